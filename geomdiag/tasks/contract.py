@@ -115,6 +115,9 @@ class Composition:
         Rows of the two inputs it is composed of.
     odds : tuple of int or None
         ``(positive, negative)`` classes of the log-odds, for ``logit_sum``.
+    sums : (classes, classes) int array or None
+        Class of the sum of two classes' distances, -1 where there is none, for
+        ``convolution``. None: class ``k`` is the distance ``k``.
     exact : bool
         Whether the instances are all there are, or a seeded uniform sample.
     """
@@ -124,6 +127,7 @@ class Composition:
     whole: IntArray
     parts: IntArray
     odds: tuple[int, int] | None = None
+    sums: IntArray | None = None
     exact: bool = True
     definition: str = ""
     reference: str = ""
@@ -161,21 +165,31 @@ class HarmonicBasis:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LogitGroup:
-    """The cyclic group that inputs and classes of a task share.
+    """The finite group that inputs and classes of a task share.
 
     Attributes
     ----------
     order : int
-        Order m of the group Z_m.
+        Order m of the group.
     inputs : (q,) int array
         Rows of the task's inputs that take part.
     result : (q,) int array
-        Element of Z_m that each of those inputs composes to.
+        Element that each of those inputs composes to.
     classes : (m,) int array
         Class that stands for each element 0 ... m-1; other classes are left out.
     left, right : (q,) int array
-        Elements of the left and right operand: ``result = left + right`` mod m. An operand
-        that the task inverts (y in x - y) stands here inverted.
+        Elements of the left and right operand: ``result = left · right``. An operand that
+        the task inverts (y in x - y) stands here inverted.
+    table : (m, m) int array or None
+        Product of two elements. None: the cyclic group, addition modulo m.
+    labels : tuple of str
+        One label a block of irreducible representations (a representation and its complex
+        conjugate are one block); block 0 is the trivial one. Empty: those of the cyclic group.
+    characters : (blocks, m) float array or None
+        Real character of each block: χ, or χ + χ̄ where they differ. None: of the cyclic group.
+    degrees : (blocks,) int array or None
+        Complex dimension of each block's representation, so that ``degree/m · χ(g h⁻¹)``
+        projects functions on the group onto the block. None: all 1.
     """
 
     order: int
@@ -184,6 +198,10 @@ class LogitGroup:
     classes: IntArray
     left: IntArray
     right: IntArray
+    table: IntArray | None = None
+    labels: tuple[str, ...] = ()
+    characters: FloatArray | None = None
+    degrees: IntArray | None = None
 
 
 class Task(ABC):
@@ -225,14 +243,38 @@ class Task(ABC):
         """Number of entity tokens; they are the first rows of a vocabulary."""
 
     @property
+    def vocabulary(self) -> int:
+        """Number of symbols that inputs are written in: the tokens, then further ones.
+
+        Symbols beside the tokens (attributes, relations) are numbered from `tokens` on.
+        """
+        return self.tokens
+
+    @property
     @abstractmethod
     def classes(self) -> int:
         """Number of answer classes."""
 
+    @classmethod
+    def fitting(cls, vocabulary: int | None, classes: int | None) -> tuple[str, ...]:  # noqa: ARG003
+        """Return specifications of this family that fit a network of the given sizes.
+
+        Parameters
+        ----------
+        vocabulary, classes : int or None
+            Rows of the token embedding and of the read-out, where they are known.
+
+        Returns
+        -------
+        tuple of str
+            Most likely first; empty where nothing fits or the sizes do not tell.
+        """
+        return ()
+
     @cached_property
     @abstractmethod
     def inputs(self) -> IntArray:
-        """All inputs, (n, arity), in lexicographic order."""
+        """All inputs as symbols, (n, arity), in lexicographic order."""
 
     @cached_property
     @abstractmethod
