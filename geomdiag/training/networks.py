@@ -1,7 +1,7 @@
 """Networks that many seeds share: every parameter carries a leading seed dimension.
 
 A forward pass is a handful of batched matrix products over all seeds. What depends on one
-token and one position only (keys, values, hidden pre-activations) is computed once per token
+symbol and one position only (keys, values, hidden pre-activations) is computed once per symbol
 and then looked up for the inputs; only the position that is read out goes through the MLP.
 """
 
@@ -76,7 +76,7 @@ class StackedNetwork(ABC):
         parameters : mapping of str to (seeds, ...) tensor
             Stacked parameters, names and shapes as in `shapes`.
         inputs : (arity, seeds, n) int64 tensor
-            Operands of each seed's inputs.
+            Symbols of each seed's inputs.
 
         Returns
         -------
@@ -100,19 +100,20 @@ class StackedTransformer(StackedNetwork):
     Parameters
     ----------
     task : Task
-        Gives the vocabulary, the arity and the classes.
+        Gives the vocabulary, the arity and the classes. ``=`` is the symbol after the
+        task's own.
     model : TransformerModel
         Sizes.
     """
 
     def __init__(self, task: Task, model: TransformerModel) -> None:
         self.model = model
-        self.tokens = task.tokens
+        self.symbols = task.vocabulary
         self.arity = task.inputs.shape[1]
         self.d_head = model.d_model // model.heads
         self._activation = _ACTIVATIONS[model.activation]
         d, m, h, e = model.d_model, model.d_mlp, model.heads, self.d_head
-        vocabulary = task.tokens + int(model.equals_token)
+        vocabulary = self.symbols + int(model.equals_token)
         context = self.arity + int(model.equals_token)
         attention, mlp = "blocks.0.attn.", "blocks.0.mlp."
         weights = {
@@ -151,7 +152,7 @@ class StackedTransformer(StackedNetwork):
             "normalization_type": None,
             "attention_dir": "causal",
             "positional_embedding": model.positional,
-            "equals_token": task.tokens if model.equals_token else None,
+            "equals_token": self.symbols if model.equals_token else None,
             "init_scale": model.init_scale,
         }
 
@@ -166,8 +167,8 @@ class StackedTransformer(StackedNetwork):
             weight = parameters["blocks.0.attn." + name]
             return weight.permute(0, 2, 1, 3).reshape(seeds, d, d)
 
-        def placed(position: int) -> Tensor:  # every token as it enters at `position`
-            table = embedding[:, : self.tokens]
+        def placed(position: int) -> Tensor:  # every symbol as it enters at `position`
+            table = embedding[:, : self.symbols]
             return table if positions is None else table + positions[:, position, None]
 
         def split(x: Tensor) -> Tensor:  # [..., h·e] -> [..., h, e]
@@ -176,10 +177,10 @@ class StackedTransformer(StackedNetwork):
         keys_values = torch.cat([joined("W_K"), joined("W_V")], dim=-1)
         tables = [torch.bmm(placed(j), keys_values) for j in range(self.arity)]
         if self.model.equals_token:
-            last = embedding[:, self.tokens :]
+            last = embedding[:, self.symbols :]
             if positions is not None:
                 last = last + positions[:, self.arity :]
-            # one query for all inputs, so the scores too depend on one token only
+            # one query for all inputs, so the scores too depend on one symbol only
             query = split(torch.bmm(last, joined("W_Q")))
             tables.append(torch.bmm(last, keys_values))
             rows = []
@@ -222,7 +223,7 @@ class StackedMLP(StackedNetwork):
     Parameters
     ----------
     task : Task
-        Gives the tokens and the classes; two operands.
+        Gives the vocabulary and the classes; two operands.
     model : MLPModel
         Sizes.
     """
@@ -230,18 +231,18 @@ class StackedMLP(StackedNetwork):
     def __init__(self, task: Task, model: MLPModel) -> None:
         self.model = model
         self._activation = _ACTIVATIONS[model.activation]
-        p, e, m = task.tokens, model.d_embed, model.d_hidden
+        symbols, e, m = task.vocabulary, model.d_embed, model.d_hidden
         weights: dict[str, tuple[tuple[int, ...], int]]
         if model.combine == "concatenate":
             weights = {
-                "W_x": ((p, e), e),
-                "W_y": ((p, e), e),
+                "W_x": ((symbols, e), e),
+                "W_y": ((symbols, e), e),
                 "W": ((2 * e, m), 2 * e),
                 "W_U": ((m, task.classes), m),
             }
         else:
             weights = {
-                "embed.weight": ((p, e), e),
+                "embed.weight": ((symbols, e), e),
                 "l1.weight": ((m, e), e),
                 "unembed.weight": ((task.classes, m), m),
             }
@@ -254,7 +255,7 @@ class StackedMLP(StackedNetwork):
             "combine": model.combine,
             "d_embed": e,
             "d_hidden": m,
-            "d_vocab": p,
+            "d_vocab": symbols,
             "d_vocab_out": task.classes,
             "act_fn": model.activation,
             "init_scale": model.init_scale,
