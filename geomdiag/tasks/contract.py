@@ -216,6 +216,8 @@ class Task(ABC):
     rule: ClassVar[str] = ""
     #: A complete specification to show and to try, e.g. ``"modadd:p=113"``.
     example: ClassVar[str] = ""
+    #: Further specifications that the common tests try, for what `example` does not show.
+    examples: ClassVar[tuple[str, ...]] = ()
     #: What each parameter means, in a few words.
     parameter_notes: ClassVar[Mapping[str, str]] = {}
     #: Parameter that is the number of tokens and of classes, so that the sizes of a

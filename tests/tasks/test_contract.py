@@ -1,7 +1,7 @@
 """What every registered task must satisfy; a new family is picked up without a change here.
 
 Families whose size is told by a checkpoint are tried at several moduli, the others at their
-`example`. The brute force below knows only the words of `Equivalence`: which pairs of inputs
+`example` and `examples`. The brute force below knows only the words of `Equivalence`: which pairs of inputs
 are instances, and how an output is aligned before it is compared.
 """
 
@@ -26,7 +26,8 @@ def every_task() -> list[Task]:
     for family in task_families():
         size = getattr(TASKS[family.name], "size_parameter", "")
         if not size:
-            found.append(task(family.example))
+            more = getattr(TASKS[family.name], "examples", ())
+            found += [task(spec) for spec in dict.fromkeys((family.example, *more))]
         for value in SIZES if size else ():
             try:
                 found.append(task(family.name, **{size: value}))
