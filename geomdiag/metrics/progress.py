@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from geomdiag.metrics._array import Array, to_numpy
 from geomdiag.metrics._buffers import Buffers
+from geomdiag.metrics._group import block_characters, quotients
 from geomdiag.metrics.fit import cross_entropy
 from geomdiag.metrics.group_logits import result_rows
 
@@ -34,9 +35,9 @@ class ProgressLosses(NamedTuple):
     Attributes
     ----------
     restricted : float
-        With nothing but the key frequencies; over all inputs of the group.
+        With nothing but the key blocks; over all inputs of the group.
     excluded : float
-        Without the key frequencies; over the train inputs of the group.
+        Without the key blocks; over the train inputs of the group.
     """
 
     restricted: float
@@ -53,16 +54,21 @@ def progress_losses(
     classes: Array,
     train: Array | None = None,
     means: Array | None = None,
+    table: Array | None = None,
+    characters: Array | None = None,
+    degrees: Array | None = None,
 ) -> ProgressLosses:
     """Return the restricted and the excluded loss, from logits alone.
 
     Every class's logit is a function of the input. Its component of frequency k is its
     orthogonal projection, over all inputs of the group, on ``cos(2πk r/m)`` and
     ``sin(2πk r/m)`` of the element r that the input composes to (r = x + y for modular
-    addition: ``cos(w_k(x + y))``, ``sin(w_k(x + y))``). So:
+    addition: ``cos(w_k(x + y))``, ``sin(w_k(x + y))``). In any finite group these are the
+    matrix coefficients of an irreducible representation ρ of degree d (and of its complex
+    conjugate), and the projection of a function f of r is ``d/m Σ_h χ(r h⁻¹) f(h)``. So:
 
-    - restricted logits = mean over the inputs + components of the key frequencies,
-    - excluded logits = logits − components of the key frequencies.
+    - restricted logits = mean over the inputs + components of the key blocks,
+    - excluded logits = logits − components of the key blocks.
 
     The loss is the mean cross-entropy against the right class, over all classes. Written in
     the group's elements it holds for subtraction and multiplication as for addition.
@@ -72,9 +78,9 @@ def progress_losses(
     logits : (n, classes) array
         All inputs' logits.
     key : iterable of int
-        Key frequencies, 1 ... m // 2.
+        Key blocks; in the cyclic group frequencies, 1 ... m // 2.
     order : int
-        Order m of the cyclic group.
+        Order m of the group.
     inputs : (q,) int array
         Rows of the logits that take part.
     result : (q,) int array
@@ -86,6 +92,12 @@ def progress_losses(
     means : (m, classes) array, optional
         Mean logits of the inputs that compose to each element, where they are at hand; a
         constant added to all classes of an input, as by centring, changes nothing.
+    table : (m, m) int array, optional
+        Product of two elements; left out, the group is cyclic (addition modulo m).
+    characters : (blocks, m) array, optional
+        Real character of each block (χ, or χ + χ̄), the trivial one first; with `table`.
+    degrees : (blocks,) int array, optional
+        Degree d of each block's representation; with `table`. Default: all 1.
 
     Returns
     -------
@@ -95,16 +107,16 @@ def progress_losses(
     Raises
     ------
     ValueError
-        If a key frequency is out of range, or the elements are not results equally often.
+        If a key block is out of range, or the elements are not results equally often.
 
     References
     ----------
-    Nanda et al. 2023, arXiv 2301.05217, section 5.
+    Nanda et al. 2023, arXiv 2301.05217, section 5; for groups Chughtai et al. 2023, arXiv
+    2302.03025, whose own losses keep the characters alone: see
+    `geomdiag.metrics.irreps.character_losses`.
     """
     values = to_numpy(logits)
-    frequencies = sorted({int(k) for k in key})
-    if frequencies and (frequencies[0] < 1 or frequencies[-1] > order // 2):
-        raise ValueError(f"key frequencies {frequencies}; expected numbers from 1 to {order // 2}")
+    blocks = sorted({int(k) for k in key})
     averages = np.empty((order, values.shape[1]))
     work = Buffers()
     if means is not None:
@@ -113,11 +125,7 @@ def progress_losses(
         for element, group in enumerate(result_rows(order, inputs, result)):
             block = work.rows(values, group, "block")
             averages[element] = np.full(len(group), 1.0 / len(group)) @ block
-    lags = np.subtract.outer(np.arange(order), np.arange(order))
-    projector = np.zeros((order, order))
-    for k in frequencies:
-        projector += (1.0 if 2 * k == order else 2.0) / order * np.cos(2 * np.pi * k * lags / order)
-    component = projector @ averages
+    component = _projector(blocks, order, table, characters, degrees) @ averages
     answers = to_numpy(classes).astype(np.int64)
     restricted = float(np.mean(cross_entropy(component + averages.mean(axis=0), answers)))
 
@@ -132,6 +140,28 @@ def progress_losses(
         edited -= work.rows(component, elements[part], "component")
         excluded += float(np.sum(cross_entropy(edited, answers[elements[part]])))
     return ProgressLosses(restricted, excluded / len(rows) if len(rows) else float("nan"))
+
+
+def _projector(
+    blocks: Sequence[int],
+    order: int,
+    table: Array | None,
+    characters: Array | None,
+    degrees: Array | None,
+) -> FloatArray:
+    """Return the orthogonal projection of functions on the group onto some blocks, (m, m)."""
+    if table is not None and characters is None:
+        raise ValueError("a group given by its table also needs its characters")
+    waves = block_characters(order, characters)
+    if blocks and (blocks[0] < 1 or blocks[-1] >= len(waves)):
+        what = "frequencies" if characters is None else "blocks"
+        raise ValueError(f"key {what} {blocks}; expected numbers from 1 to {len(waves) - 1}")
+    if characters is None:  # χ + χ̄, where they differ, is twice the cosine
+        weights = np.where(2 * np.arange(len(waves)) % order == 0, 1.0, 2.0)
+    else:
+        weights = np.ones(len(waves)) if degrees is None else to_numpy(degrees).astype(np.float64)
+    kernel = weights[blocks] @ waves[blocks] / order
+    return np.asarray(kernel[quotients(order, table)])
 
 
 def restricted_loss(logits: Array, key: Iterable[int], **group: Any) -> float:
@@ -157,10 +187,10 @@ def distance_irrelevance(
 ) -> float:
     """Return how little the right answer's logit depends on the distance of the operands.
 
-    With ``C[d, i]`` the logit of the right class for operands (i, i + d): the mean over d of
-    the standard deviation over i, over the standard deviation of all of C. Near 0: the
-    logit is a function of the distance alone (Pizza); near 1: it does not depend on it
-    (Clock).
+    For cyclic groups, whose elements have a distance. With ``C[d, i]`` the logit of the right
+    class for operands (i, i + d): the mean over d of the standard deviation over i, over the
+    standard deviation of all of C. Near 0: the logit is a function of the distance alone
+    (Pizza); near 1: it does not depend on it (Clock).
 
     Parameters
     ----------
