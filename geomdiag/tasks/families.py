@@ -28,6 +28,7 @@ TASKS = Registry(
         "modcube": "geomdiag.tasks.modular:ModCube",
         "modmul": "geomdiag.tasks.modular:ModMul",
         "modaffine": "geomdiag.tasks.modular:ModAffine",
+        "comparison": "geomdiag.tasks.comparison:Comparison",
     },
 )
 
