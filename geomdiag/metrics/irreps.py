@@ -26,6 +26,7 @@ FloatArray = NDArray[np.float64]
 
 _ROWS = 256  # rows worked on at once
 _EXPONENT = 300.0  # e to twice this is still finite in double precision
+_DENORMAL = -650.0  # e to this is still a normal number; what is less is as good as nothing
 
 
 class CharacterLosses(NamedTuple):
@@ -139,9 +140,10 @@ def character_losses(
     for start in range(0, len(rows), _ROWS):
         part = slice(start, start + _ROWS)
         block = work.rows(values, rows[part], "block")
-        total += _without(
-            np.take_along_axis(block, place[elements[part]], axis=1), together, identity
-        )
+        index = place[elements[part]] + values.shape[1] * np.arange(len(block))[:, None]
+        aligned = work("aligned", *index.shape)
+        np.take(block.ravel(), index, out=aligned, mode="clip")
+        total += _without(aligned, together, identity)
     return CharacterLosses(similarity, restricted, total / len(rows))
 
 
@@ -150,13 +152,14 @@ def _without(aligned: FloatArray, components: FloatArray, identity: int) -> Floa
 
     The loss is ``log Σ_t exp(l_t - l_e - (c_t - c_e))``: a product of two matrices, unless an
     exponential leaves the range of the numbers. What underflows was nothing beside the 1 that
-    the right class contributes.
+    the right class contributes. Works in place.
     """
-    aligned = aligned - aligned[:, identity : identity + 1]
+    aligned -= aligned[:, identity].copy()[:, None]
     shift = components - components[:, identity : identity + 1]
     if max(aligned.max(), -shift.min(initial=0.0)) > _EXPONENT:
         answers = np.full(len(aligned), identity)
         return np.array([np.sum(cross_entropy(aligned - one, answers)) for one in shift])
-    powers, weights = np.exp(aligned), np.exp(-shift)
+    np.maximum(aligned, _DENORMAL, out=aligned)
+    powers, weights = np.exp(aligned, out=aligned), np.exp(np.maximum(-shift, _DENORMAL))
     powers[:, identity] *= 0.0  # of the right class; a NaN stays
     return np.asarray(np.log1p(powers @ weights.T).sum(axis=0))
