@@ -47,7 +47,16 @@ def answered_right(snapshot: Snapshot, task: Task) -> NDArray[np.bool_]:
     """Return which inputs are answered right."""
     from geomdiag.metrics.fit import correct
 
-    return once(snapshot, "answered right", lambda: correct(snapshot.logits, task.answers))
+    def make() -> NDArray[np.bool_]:
+        # An answer with more than half of the probability is the largest beyond doubt.
+        log_p = snapshot.log_probabilities
+        right: NDArray[np.bool_] = log_p[np.arange(len(log_p)), task.answers] > -0.69
+        rest = np.flatnonzero(~right)
+        if len(rest):
+            right[rest] = correct(snapshot.logits[rest], task.answers[rest])
+        return right
+
+    return once(snapshot, "answered right", make)
 
 
 def cyclic(task: Task) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from geomdiag.models.snapshot import Snapshot
     from geomdiag.tasks.contract import Task
 
-__all__ = ["Analyzer", "describe"]
+__all__ = ["Analyzer", "dataset", "describe"]
 
 
 def _always(_task: Task) -> str:
@@ -87,3 +88,21 @@ def describe(
     if higher_is_better is not None:
         attrs["higher_is_better"] = int(higher_is_better)
     return dims, values, attrs
+
+
+def dataset(variables: Mapping[str, Any], labels: Mapping[str, Sequence[str]]) -> xr.Dataset:
+    """Return a Dataset of described variables, its labels' indexes made once for all steps.
+
+    Parameters
+    ----------
+    variables : mapping of str to tuple
+        From `describe`.
+    labels : mapping of str to sequence of str
+        Labels along each dim.
+    """
+    return xr.Dataset(variables, _coordinates(tuple((d, tuple(v)) for d, v in labels.items())))
+
+
+@lru_cache(maxsize=64)
+def _coordinates(labels: tuple[tuple[str, tuple[str, ...]], ...]) -> xr.Coordinates:
+    return xr.Coordinates({dim: list(values) for dim, values in labels})

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geomdiag.analyzers._shared import identity, stack
-from geomdiag.analyzers.contract import Analyzer, describe
+from geomdiag.analyzers.contract import Analyzer, dataset, describe
 from geomdiag.metrics.rank import dimensions, norms
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def dimension(snapshot: Snapshot, task: Task) -> xr.Dataset:  # noqa: ARG001
     dimension_of = {key: dimensions(values) for key, values in own.items()}
     norms_of = {key: norms(values) for key, values in own.items()}
     keys = [identity(values) for values in matrices.values()]
-    return xr.Dataset(
+    return dataset(
         {
             "dimension": describe(
                 ("matrix", "measure"),

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geomdiag.analyzers._shared import key_spectrum, token_matrices
-from geomdiag.analyzers.contract import Analyzer, describe
+from geomdiag.analyzers.contract import Analyzer, dataset, describe
 from geomdiag.metrics.distortion import TargetMetric, distortions, target_metric
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def distortion(snapshot: Snapshot, task: Task) -> xr.Dataset:
             if block
             else [np.nan] * len(_MEASURES)
         )
-    return xr.Dataset(
+    return dataset(
         {
             "distortion": describe(
                 ("matrix", "measure"),

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geomdiag.analyzers._shared import answered_right
-from geomdiag.analyzers.contract import Analyzer, describe
+from geomdiag.analyzers.contract import Analyzer, dataset, describe
 from geomdiag.metrics.fit import negative_log_likelihood
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def fit(snapshot: Snapshot, task: Task) -> xr.Dataset:
         name: (right[rows].mean(), losses[rows].mean()) if rows.any() else (np.nan, np.nan)
         for name, rows in parts.items()
     }
-    return xr.Dataset(
+    return dataset(
         {
             "accuracy": describe(
                 ("part",),

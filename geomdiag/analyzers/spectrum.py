@@ -13,7 +13,7 @@ from geomdiag.analyzers._shared import (
     harmonic_matrices,
     key_spectrum,
 )
-from geomdiag.analyzers.contract import Analyzer, describe
+from geomdiag.analyzers.contract import Analyzer, dataset, describe
 from geomdiag.metrics.spectrum import concentration, neuron_concentration
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def spectrum(snapshot: Snapshot, task: Task) -> xr.Dataset:
             owners[number, columns] = neurons["owners"]
         measures[number] = [numbers.get(measure, np.nan) for measure in _MEASURES]
     blocks = ("matrix", "block")
-    return xr.Dataset(
+    return dataset(
         {
             "power": describe(
                 blocks,

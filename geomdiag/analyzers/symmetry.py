@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geomdiag.analyzers._shared import answered_right
-from geomdiag.analyzers.contract import Analyzer, describe
+from geomdiag.analyzers.contract import Analyzer, dataset, describe
 from geomdiag.errors import TaskError
 from geomdiag.metrics._array import to_float64
 from geomdiag.metrics.composition import composition_violation
@@ -198,7 +198,7 @@ def symmetry(snapshot: Snapshot, task: Task) -> xr.Dataset:
     if snapshot.train is not None:
         data |= _by_split(rows, snapshot, task)
         coords |= {"touches": list(PARTS), "covered": ["covered", "uncovered"]}
-    return xr.Dataset(data, coords)
+    return dataset(data, coords)
 
 
 def _violation(

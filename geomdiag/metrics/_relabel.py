@@ -120,15 +120,19 @@ def cyclic_orders_powers(gram: FloatArray, orders: NDArray[np.int64]) -> FloatAr
 
 
 @lru_cache(maxsize=4)
-def _waves(order: int) -> NDArray[np.float32]:
-    """Return the orthonormal non-trivial waves, (order - 1, order): cosines, then sines."""
-    half = order // 2
-    angles = 2 * np.pi * (np.outer(np.arange(1, half + 1), np.arange(order)) % order) / order
-    waves = np.concatenate([np.cos(angles), np.sin(angles[: (order - 1) // 2])])
-    waves *= np.sqrt(2.0 / order)
+def _waves(order: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the orthonormal non-trivial waves over half a period.
+
+    Cosines (half, half + 1) act on token 0 and the sums of the tokens at ±j, sines
+    ((order - 1) // 2 square) on their differences: half the work of waves over all tokens.
+    """
+    half, pairs = order // 2, (order - 1) // 2
+    angles = 2 * np.pi * (np.outer(np.arange(1, half + 1), np.arange(half + 1)) % order) / order
+    cosines, sines = np.cos(angles), np.sin(angles[:pairs, 1 : pairs + 1])
     if order % 2 == 0:
-        waves[half - 1] *= np.sqrt(0.5)
-    return waves.astype(np.float32)
+        cosines[half - 1] *= np.sqrt(0.5)
+    scale = np.sqrt(2.0 / order)
+    return (scale * cosines).astype(np.float32), (scale * sines).astype(np.float32)
 
 
 class Relabellings:
@@ -154,8 +158,9 @@ class Relabellings:
         self._orders = random_permutations(len(gram), permutations, seed)
         self._powers = np.empty((permutations, len(gram) // 2 + 1))
         self._known = np.zeros(permutations, dtype=bool)
-        self._used = 0  # components whose powers are at hand, all relabellings'
+        self._used = np.zeros(permutations, dtype=np.int64)  # components in `_leading`
         self._leading = np.zeros((permutations, len(gram) // 2), dtype=np.float32)
+        self._ceiling = np.full(permutations, np.inf)  # no single block holds more
 
     @property
     def known(self) -> int:
@@ -198,43 +203,65 @@ class Relabellings:
 
     def _may_reach(self, blocks: int, level: float, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return whether each relabelling's best blocks may hold as much power as `level`."""
-        everything = np.ones(len(chosen), dtype=bool)
+        everything = blocks * self._ceiling[chosen] >= level
+        result, open_ = np.zeros(len(chosen), dtype=bool), np.flatnonzero(everything)
         order = len(self.gram)
         known = self._powers[self._known, 1:]
-        if len(chosen) * order < _AT_ONCE or 2 * len(known) > self.count or not len(known):
+        if len(open_) * order < _AT_ONCE or 2 * len(known) > self.count or not len(known):
             return everything  # the decomposition would cost more than it saves
         values = self._components[0]
         sums = np.concatenate([[0.0], np.cumsum(values), np.full(2 * blocks, values.sum())])
         rest = (sums[2 * blocks :] - sums[: -2 * blocks])[: order // 2]
-        # How many of those at hand reach the level less the bound tells what is left to do.
+        # How many of those at hand reach the level less the bound tells what is left to do
+        # after that many components: a few for all, some more for what these leave open.
         seen = np.sort(_largest(known, blocks))
         left = 1.0 - np.searchsorted(seen, level - rest) / len(seen)
-        cost = left + _COLUMN * np.maximum(np.arange(len(rest)) - self._used, 0)
-        leading = max(int(np.argmin(cost)), self._used)
-        if cost.min() > 0.9:
+        price = _COLUMN * np.arange(len(rest))
+        cost = price[:, None] + left[:, None] * (price - price[:, None]) + left
+        cost[np.tril_indices(len(rest), -1)] = np.inf
+        # of equal costs the last: a first stage that leaves all of them open is none
+        stages = np.unravel_index(cost.size - 1 - int(np.argmin(cost.ravel()[::-1])), cost.shape)
+        if cost[stages] > 0.9:
             return everything
-        if leading > self._used:
-            self._leading_powers(leading)
-        best = _largest(self._leading[chosen], blocks)
-        bound = (1.0 + _ROUNDING) * (best + rest[leading]) + _ROUNDING * level
-        return np.asarray(bound >= level)
+        for components in (0, *(int(stage) for stage in stages)):
+            ones = chosen[open_]
+            self._take_in(ones, components)
+            best = _largest(self._leading[ones], blocks)
+            bound = (1.0 + _ROUNDING) * (best + rest[self._used[ones]]) + _ROUNDING * level
+            if blocks == 1:
+                self._ceiling[ones] = np.minimum(self._ceiling[ones], bound)
+            open_ = open_[bound >= level]
+        result[open_] = True
+        return result
 
-    def _leading_powers(self, leading: int) -> None:
-        """Work out the power that the first components have in each block."""
+    def _take_in(self, chosen: NDArray[np.int64], components: int) -> None:
+        """Add the power of further components, up to that number, in each block."""
+        used = self._used[chosen]
+        for first in np.unique(used[used < components]).tolist():
+            self._add(chosen[used == first], slice(first, components))
+        self._used[chosen] = np.maximum(used, components)
+
+    def _add(self, chosen: NDArray[np.int64], components: slice) -> None:
         values, vectors = self._components
-        order, half = len(self.gram), len(self.gram) // 2
-        factor = (vectors[:, :leading] * np.sqrt(values[:leading])).astype(np.float32)
-        waves, ones = _waves(order), np.ones(leading, dtype=np.float32)
-        step = max(1, _AT_ONCE // (order * leading))
-        self._used, self._leading = leading, np.empty((self.count, half), dtype=np.float32)
-        for start in range(0, self.count, step):
-            orders = self._orders[start : start + step]
-            moved = factor.take(orders.T.ravel(), axis=0, mode="clip").reshape(order, -1)
-            power = waves @ moved
+        order, width = len(self.gram), components.stop - components.start
+        half, pairs = order // 2, (order - 1) // 2
+        factor = (vectors[:, components] * np.sqrt(values[components])).astype(np.float32)
+        cosines, sines = _waves(order)
+        ones = np.ones(width, dtype=np.float32)
+        step = max(1, 2 * _AT_ONCE // (order * width))
+        for start in range(0, len(chosen), step):
+            part = chosen[start : start + step]
+            moved = factor.take(self._orders[part].T.ravel(), axis=0, mode="clip")
+            moved = moved.reshape(order, -1)
+            ahead, behind = moved[1 : pairs + 1], moved[: order - pairs - 1 : -1]
+            difference = ahead - behind
+            ahead += behind
+            power = cosines @ moved[: half + 1]
+            odd = sines @ difference
             np.multiply(power, power, out=power)
-            both = (power.reshape(-1, leading) @ ones).reshape(order - 1, len(orders))
-            both[: order - 1 - half] += both[half:]
-            self._leading[start : start + step] = both[:half].T
+            np.multiply(odd, odd, out=odd)
+            power[:pairs] += odd
+            self._leading[part] += (power.reshape(-1, width) @ ones).reshape(half, -1).T
 
 
 def _largest(powers: NDArray[Any], blocks: int) -> NDArray[Any]:

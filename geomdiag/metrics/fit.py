@@ -18,20 +18,22 @@ __all__ = ["correct", "cross_entropy", "log_softmax", "logit_scale", "negative_l
 _BLOCK = 512
 
 
-def _exceed(block: NDArray[Any], work: Buffers) -> NDArray[Any]:
-    """Subtract each row's maximum, in place; return log Σ exp of what is left, (rows,).
+def _exceed(logits: NDArray[Any], work: Buffers) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return rows less their maximum, in scratch memory, and log Σ exp of these, (rows,).
 
     The largest class contributes exactly 1 to the sum: left out of it, ``log1p`` of the
     others keeps a loss of 1e-12 that ``log`` of the sum would round away.
     """
-    rows, classes = np.arange(len(block)), block.shape[1]
-    largest = block.argmax(axis=1)
-    block -= block[rows, largest][:, None]
+    rows, classes = np.arange(len(logits)), logits.shape[1]
+    kind = logits.dtype if logits.dtype in (np.float32, np.float64) else np.float64
+    largest = logits.argmax(axis=1)
+    block = work("block", *logits.shape, dtype=kind)
+    np.subtract(logits, logits[rows, largest][:, None], out=block, dtype=kind)
     powers = work("powers", *block.shape, dtype=block.dtype)
     np.maximum(block, CLAMP, out=powers)
     np.exp(powers, out=powers)
     powers[rows, largest] = block[rows, largest]  # 0, or NaN
-    return np.asarray(np.log1p(powers @ np.ones(classes, dtype=block.dtype)))
+    return block, np.log1p(powers @ np.ones(classes, dtype=block.dtype))
 
 
 def log_softmax(logits: Array) -> Array:
@@ -58,10 +60,8 @@ def log_softmax(logits: Array) -> Array:
     with np.errstate(invalid="ignore"):
         for start in range(0, len(logits), _BLOCK):
             rows = slice(start, start + _BLOCK)
-            block = work.rows(logits, rows, "block", double=False)
-            excess = _exceed(block, work)
-            np.subtract(block, excess[:, None], out=block)
-            result[rows] = block
+            block, excess = _exceed(logits[rows], work)
+            np.subtract(block, excess[:, None], out=result[rows], casting="same_kind")
     return result
 
 
@@ -109,8 +109,7 @@ def cross_entropy(logits: Array, answers: Array) -> Array:
     with np.errstate(invalid="ignore"):
         for start in range(0, len(logits), _BLOCK):
             rows = slice(start, start + _BLOCK)
-            block = work.rows(logits, rows, "block", double=False)
-            excess = _exceed(block, work)
+            block, excess = _exceed(logits[rows], work)
             loss[rows] = excess - np.take_along_axis(block, answers[rows, None], axis=1)[:, 0]
     return loss
 

@@ -13,7 +13,14 @@ from torch.nn import functional
 
 from geomdiag.errors import ArchitectureError
 
-__all__ = ["activation", "activation_", "product_grid", "read_tensors", "restrict"]
+__all__ = [
+    "activation",
+    "activation_",
+    "multiply",
+    "product_grid",
+    "read_tensors",
+    "restrict",
+]
 
 
 def read_tensors(tensors: Mapping[str, NDArray[Any]], names: Iterable[str]) -> dict[str, Tensor]:
@@ -60,6 +67,29 @@ def read_tensors(tensors: Mapping[str, NDArray[Any]], names: Iterable[str]) -> d
 def restrict(tensor: Tensor, axis: int, size: int) -> Tensor:
     """Return the first `size` entries along `axis`, contiguous."""
     return tensor.narrow(axis, 0, size).contiguous()
+
+
+def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the matrix product of two tensors in main memory, without gradients.
+
+    Through NumPy, whose BLAS uses the widest instructions of any processor; the one that
+    torch brings reaches half its speed on some.
+
+    Parameters
+    ----------
+    left, right : (n, k) and (k, m) float tensor
+        Of one type.
+    out : (n, m) float tensor, optional
+        Contiguous; written over.
+
+    Returns
+    -------
+    (n, m) tensor
+    """
+    if out is None:
+        return torch.from_numpy(np.matmul(left.numpy(), right.numpy()))
+    np.matmul(left.numpy(), right.numpy(), out=out.numpy())
+    return out
 
 
 _FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {

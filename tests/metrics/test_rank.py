@@ -186,7 +186,9 @@ def test_batch_and_torch_agree_with_single() -> None:
 
 def test_float32_is_measured_in_double() -> None:
     matrix = np.random.default_rng(0).standard_normal((8, 5)).astype(np.float32)
-    assert rank.entropy_rank(matrix) == rank.entropy_rank(matrix.astype(np.float64))
+    # the two take different decompositions, whose last digit depends on the processor
+    expected = rank.entropy_rank(matrix.astype(np.float64))
+    assert rank.entropy_rank(matrix) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,13 @@ from geomdiag.models.recognition import (
 )
 from geomdiag.models.settings import Settings
 from geomdiag.models.snapshot import Matrix, Network
-from geomdiag.models.tensors import activation, activation_, product_grid, read_tensors
+from geomdiag.models.tensors import (
+    activation,
+    activation_,
+    multiply,
+    product_grid,
+    read_tensors,
+)
 from geomdiag.tasks.contract import Task
 
 __all__ = ["ARCHITECTURE", "DecoderTransformer"]
@@ -242,11 +248,12 @@ class DecoderTransformer(Network):
         if block.b_in is not None:
             constant[:, :neurons] += block.b_in
         constant[:, neurons:] += _output_bias(self.weights)
-        read = w_out @ unembed
+        read = multiply(w_out, unembed)
         act_ = activation_(self.weights.activation)
 
         def finish(rows: Tensor, out: Tensor) -> None:
-            torch.addmm(rows[:, neurons:], act_(rows[:, :neurons]), read, out=out)
+            multiply(act_(rows[:, :neurons]), read, out)
+            out += rows[:, neurons:]
 
         return self._collect(mixture, neurons + classes, finish)
 
@@ -259,15 +266,15 @@ class DecoderTransformer(Network):
         def finish(x: Tensor, out: Tensor) -> None:
             if block.w_in is not None and block.w_out is not None:
                 y = x if block.norm_mlp is None else block.norm_mlp(x)
-                hidden = y @ block.w_in
+                hidden = multiply(y, block.w_in)
                 if block.b_in is not None:
                     hidden += block.b_in
-                x = x.addmm_(act_(hidden), block.w_out)
+                x = x.add_(multiply(act_(hidden), block.w_out))
                 if block.b_out is not None:
                     x += block.b_out
             if weights.norm_final is not None:
                 x = weights.norm_final(x)
-            torch.mm(x, unembed, out=out)
+            multiply(x, unembed, out)
             if weights.unembed_bias is not None:
                 out += weights.unembed_bias
 

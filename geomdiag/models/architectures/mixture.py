@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geomdiag.models.tensors import multiply
+
 __all__ = ["Mixture"]
 
 #: Bytes that the rows worked on at a time may take, so that they stay in the cache.
@@ -31,12 +33,11 @@ class Mixture:
 
     def mapped(self, matrix: Tensor) -> Mixture:
         """Return the mixture of the rows' images under a linear map."""
-        return Mixture(
-            self.left_weights,
-            self.left_rows @ matrix,
-            self.right_weights,
-            self.right_rows @ matrix,
+        left, right = (
+            multiply(rows.flatten(0, 1), matrix).view(*rows.shape[:2], -1)
+            for rows in (self.left_rows, self.right_rows)
         )
+        return Mixture(self.left_weights, left, self.right_weights, right)
 
     def chunks(self, width: int) -> Iterator[tuple[slice, slice, Tensor]]:
         """Yield ``(left, right, values)`` until all pairs were there.
