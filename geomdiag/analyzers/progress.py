@@ -11,37 +11,45 @@ from geomdiag.analyzers._shared import key_spectrum
 from geomdiag.analyzers.contract import Analyzer, describe
 from geomdiag.errors import MissingPartError
 from geomdiag.metrics.group_logits import translation_sums
+from geomdiag.metrics.irreps import character_losses
 from geomdiag.metrics.progress import distance_irrelevance, progress_losses
 
 if TYPE_CHECKING:
     from geomdiag.models.snapshot import Snapshot
-    from geomdiag.tasks.contract import Task
+    from geomdiag.tasks.contract import LogitGroup, Task
 
 __all__ = ["ANALYZER", "progress"]
 
 _NANDA = "arXiv:2301.05217"
+_CHUGHTAI = "arXiv:2302.03025"
 _KEYS = (
-    "key frequencies: the embeddings' key blocks at this very checkpoint (none of them early on); "
+    "key blocks: those of the embeddings at this very checkpoint (none of them early on); "
     "missing where the network shows no embedding"
+)
+_CHARACTER = (
+    "χ(xyz⁻¹), χ the block's real character (cos(2πk(r − z)/m) in a cyclic group), over all inputs "
+    "(x, y) and classes z of the group"
 )
 
 
 def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
-    """Return what the logits tell about a task whose inputs and classes share a cyclic group.
+    """Return what the logits tell about a task whose inputs and classes share a group.
 
     Parameters
     ----------
     snapshot : Snapshot
         With logits; the restricted and excluded loss also need an embedding, the excluded
-        loss a split.
+        losses a split.
     task : Task
         With a `logit_group`.
 
     Returns
     -------
     xr.Dataset
-        ``logit_power`` (block,), ``equivariant_share``, ``equivariance_error`` (operand,),
-        ``restricted_loss``, ``excluded_loss`` and ``distance_irrelevance``.
+        ``logit_power``, ``logit_similarity``, ``irrep_restricted_loss`` and
+        ``irrep_excluded_loss`` (block,), ``equivariant_share``, ``equivariance_error``
+        (operand,), ``restricted_loss``, ``excluded_loss`` and, for cyclic groups,
+        ``distance_irrelevance``.
     """
     group = task.logit_group
     if group is None:
@@ -54,33 +62,67 @@ def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
         "classes": group.classes,
     }
     operands: dict[str, Any] = {"left": group.left, "right": group.right}
-    sums = translation_sums(logits, **plain, **operands)
-    found, errors = sums.spectrum(), sums.errors()
+    general: dict[str, Any] = {"table": group.table, "characters": group.characters}
+    sums = translation_sums(logits, **plain, **operands, table=group.table)
+    found, errors = sums.spectrum(group.characters), sums.errors()
+    split = snapshot.train is not None
+    alone = character_losses(
+        logits, **plain, **operands, **general, train=snapshot.train, sums=sums
+    )
     restricted = excluded = np.nan
-    if (keys := _keys(snapshot, task)) is not None:
+    if (keys := _keys(snapshot, task, group)) is not None:
         # over all classes in order the sums are, but for the centring, the means wanted here
         whole = np.array_equal(group.classes, np.arange(logits.shape[1]))
         means = sums.by_result / group.order if whole else None
         restricted, excluded = progress_losses(
-            logits, keys, **plain, train=snapshot.train, means=means
-        )
-    return xr.Dataset(
+            logits, keys, **plain, **general, degrees=group.degrees, train=snapshot.train,
+            means=means,
+        )  # fmt: skip
+    result = xr.Dataset(
         {
             "logit_power": describe(
                 ("block",),
                 np.asarray(found.power),
-                "share of the logits that a frequency explains",
+                "share of the logits that a block explains",
                 "1",
-                "share of the centred logits explained by cos(2πk(r − z)/m), r the group element "
-                "the input composes to, z that of the class",
-                _NANDA,
+                f"share of the centred logits explained by {_CHARACTER}; r = xy",
+                f"{_NANDA}; {_CHUGHTAI}",
+            ),
+            "logit_similarity": describe(
+                ("block",),
+                alone.similarity,
+                "cosine between the logits and a block's character",
+                "1",
+                f"between the centred logits and {_CHARACTER}; logit_power is its square",
+                _CHUGHTAI,
+            ),
+            "irrep_restricted_loss": describe(
+                ("block",),
+                alone.restricted,
+                "loss of one block's character alone",
+                "nat",
+                "cross-entropy, over the group's classes, of nothing but the logits' component of "
+                f"{_CHARACTER}. Unlike restricted_loss it keeps one function of input and class",
+                _CHUGHTAI,
+                higher_is_better=False,
+            ),
+            "irrep_excluded_loss": describe(
+                ("block",),
+                alone.excluded if split else np.full(len(alone.excluded), np.nan),
+                "loss without one block's character",
+                "nat",
+                "cross-entropy over the train inputs of the group, and its classes, of the logits "
+                f"less their component of {_CHARACTER}; missing without a split",
+                _CHUGHTAI,
             ),
             "equivariant_share": describe(
                 (),
                 np.float64(found.equivariant_share),
                 "share of the logits that is exactly equivariant",
                 "1",
-                "share of the centred logits explained by all functions of r − z, sines included",
+                "share of the centred logits explained by all functions of x⁻¹zy⁻¹ (of r − z, "
+                "sines included, in an abelian group): what translating either operand and the "
+                "answer together leaves alone",
                 _NANDA,
                 higher_is_better=True,
             ),
@@ -89,8 +131,8 @@ def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
                 np.array([errors["left"], errors["right"]]),
                 "translation error of the logits",
                 "1",
-                "mean over g ≠ 0 of ‖L(gx, y)[gz] − L(x, y)[z]‖² / 2‖L‖² on centred logits, with "
-                "the left or the right operand translated; 1: as good as unrelated",
+                "mean over g ≠ e of ‖L(gx, y)[gz] − L(x, y)[z]‖² / 2‖L‖² on centred logits for the "
+                "left operand, with L(x, yg)[zg] for the right; 1: as good as unrelated",
                 higher_is_better=False,
             ),
             "restricted_loss": describe(
@@ -99,50 +141,56 @@ def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
                 "restricted loss",
                 "nat",
                 "cross-entropy over all inputs of the group of the logits' mean plus their "
-                f"components of the key frequencies alone. {_KEYS}",
+                f"components, as functions of xy, in the key blocks alone. {_KEYS}",
                 _NANDA,
                 higher_is_better=False,
             ),
             "excluded_loss": describe(
                 (),
-                np.float64(excluded if snapshot.train is not None else np.nan),
+                np.float64(excluded if split else np.nan),
                 "excluded loss",
                 "nat",
-                "cross-entropy over the train inputs of the logits without their components of the "
-                f"key frequencies; missing without a split. {_KEYS}",
+                "cross-entropy over the train inputs of the logits without their components in the "
+                f"key blocks; missing without a split. {_KEYS}",
                 _NANDA,
             ),
-            "distance_irrelevance": describe(
-                (),
-                np.float64(distance_irrelevance(logits, **plain, **operands)),
-                "distance irrelevance",
-                "1",
-                "mean over the operands' distance d of the standard deviation, over i, of the "
-                "right answer's logit for (i, i + d), over its standard deviation over all inputs",
-                "arXiv:2306.17844",
-            ),
         },
-        {
-            "block": [f"k={k}" for k in range(1, len(found.power) + 1)],
-            "operand": ["left", "right"],
-        },
+        {"block": list(_labels(group)[1:]), "operand": ["left", "right"]},
     )
+    if group.table is None:  # only a cyclic group's operands have a distance
+        result["distance_irrelevance"] = describe(
+            (),
+            np.float64(distance_irrelevance(logits, **plain, **operands)),
+            "distance irrelevance",
+            "1",
+            "for cyclic groups: mean over the operands' distance d of the standard deviation, over "
+            "i, of the right answer's logit for (i, i + d), over its standard deviation over all "
+            "inputs",
+            "arXiv:2306.17844",
+        )
+    return result
 
 
-def _keys(snapshot: Snapshot, task: Task) -> list[int] | None:
-    """Return the key frequencies of the embeddings, None where there is no embedding."""
+def _labels(group: LogitGroup) -> tuple[str, ...]:
+    """Return the labels of the group's blocks, the trivial one first."""
+    return group.labels or tuple(f"k={k}" for k in range(group.order // 2 + 1))
+
+
+def _keys(snapshot: Snapshot, task: Task, group: LogitGroup) -> list[int] | None:
+    """Return the key blocks of the embeddings, None where there is no embedding."""
+    place = {label: block for block, label in enumerate(_labels(group))}
     keys: set[int] = set()
     names = [name for name in ("embedding", "embedding_right") if name in snapshot.matrices]
     for name in names:
         if (own := key_spectrum(snapshot, task, name)) is not None:
-            keys.update(own.blocks().tolist())
+            keys.update(place[task.basis.labels[block]] for block in own.blocks())
     return sorted(keys) if names else None
 
 
 def _applies(task: Task) -> str:
     if task.logit_group is not None:
         return ""
-    return f"the inputs and classes of {task.name} share no cyclic group"
+    return f"the inputs and classes of {task.name} share no group"
 
 
 ANALYZER = Analyzer(
@@ -152,6 +200,9 @@ ANALYZER = Analyzer(
     applies=_applies,
     variables=(
         "logit_power",
+        "logit_similarity",
+        "irrep_restricted_loss",
+        "irrep_excluded_loss",
         "equivariant_share",
         "equivariance_error",
         "restricted_loss",
