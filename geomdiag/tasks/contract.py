@@ -154,6 +154,11 @@ class HarmonicBasis:
     period : int or None
         Set when `members` run through a cyclic group in order, so that the FFT along them
         gives the same blocks: block ``k`` holds the characters ``±k``.
+    coordinates : (blocks, axes) int array or None
+        Of a finite abelian group: frequency of each block on the dual grid, the smaller of
+        ``k`` and ``-k``. None where there is no such grid.
+    periods : tuple of int or None
+        Shape of that grid: the orders of the cyclic factors.
     """
 
     members: IntArray
@@ -161,6 +166,8 @@ class HarmonicBasis:
     block: IntArray
     vectors: FloatArray
     period: int | None = None
+    coordinates: IntArray | None = None
+    periods: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

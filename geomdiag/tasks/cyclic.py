@@ -105,6 +105,8 @@ def cyclic_basis(members: IntArray) -> HarmonicBasis:
         block=np.asarray(block, dtype=np.int64),
         vectors=np.stack(columns, axis=1),
         period=m,
+        coordinates=np.arange(m // 2 + 1, dtype=np.int64)[:, None],
+        periods=(m,),
     )
 
 

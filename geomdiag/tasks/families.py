@@ -28,6 +28,8 @@ TASKS = Registry(
         "modcube": "geomdiag.tasks.modular:ModCube",
         "modmul": "geomdiag.tasks.modular:ModMul",
         "modaffine": "geomdiag.tasks.modular:ModAffine",
+        "group": "geomdiag.tasks.group:GroupProduct",
+        "graph": "geomdiag.tasks.graphs:GraphTask",
         "comparison": "geomdiag.tasks.comparison:Comparison",
     },
 )

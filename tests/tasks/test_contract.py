@@ -1,8 +1,8 @@
 """What every registered task must satisfy; a new family is picked up without a change here.
 
 Families whose size is told by a checkpoint are tried at several moduli, the others at their
-`example` and `examples`. The brute force below knows only the words of `Equivalence`: which pairs of inputs
-are instances, and how an output is aligned before it is compared.
+`example` and `examples`. The brute force below knows only the words of `Equivalence`: which
+pairs of inputs are instances, and how an output is aligned before it is compared.
 """
 
 from __future__ import annotations
@@ -221,7 +221,21 @@ def test_logit_group_agrees_with_the_answers(each: Task) -> None:
     if group is None:
         return
     assert len(set(group.classes.tolist())) == group.order == len(group.classes)
-    assert ((group.left + group.right - group.result) % group.order == 0).all()
+    if group.table is None:
+        product = (group.left + group.right) % group.order
+    else:
+        assert group.table.shape == (group.order, group.order)
+        product = group.table[group.left, group.right]
+    assert (product == group.result).all()
+    if group.characters is not None:
+        blocks = len(group.labels)
+        assert group.degrees is not None
+        assert group.degrees.shape == (blocks,)
+        assert group.characters.shape == (blocks, group.order)
+        np.testing.assert_allclose(group.characters[0], 1, atol=1e-12)
+        # Blocks are orthogonal: degree/m times a character is the kernel of a projection.
+        overlap = group.characters @ group.characters.T / group.order
+        np.testing.assert_allclose(overlap, np.diag(np.diag(overlap)), atol=1e-10)
     assert (group.classes[group.result] == each.answers[group.inputs]).all()
     for element in (group.left, group.right, group.result):
         assert element.shape == group.inputs.shape
