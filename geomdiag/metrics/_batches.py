@@ -7,7 +7,7 @@ directly instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from geomdiag.metrics._orbits import Moments
 from geomdiag.metrics._sets import Halves, Pairs, Sets
 from geomdiag.metrics.divergence import CLAMP
 
-__all__ = ["Values", "set_moments"]
+__all__ = ["Values", "set_moments", "set_values"]
 
 FloatArray = NDArray[Any]
 IntArray = NDArray[np.int64]
@@ -91,18 +91,32 @@ def set_moments(
         np.empty((count, parts)),
         np.empty((count, parts)),
     )
-    for begin, end in sets.batches(classes):
-        size = int(sets.sizes[begin])
-        block = rows(slice(int(sets.starts[begin]), int(sets.starts[end])))
-        block = block.reshape(end - begin, size, classes)
-        batch = _Batch(
-            block, sets.halves(begin, end, block.dtype), work, factors=values is not None
-        )
+    for begin, end, batch in _batches(rows, sets, classes, work, factors=values is not None):
         batch.moments(result, slice(begin, end))
-        if values is not None and size > 1:
+        if values is not None and batch.rows > 1:
             batch.pair_values(sets.pairs(begin, end), values)
     chosen, part = np.nonzero(result.count > 0)
     return result[chosen, part], chosen, part
+
+
+def set_values(
+    rows: Callable[[slice], FloatArray], sets: Sets, classes: int, work: Buffers, values: Values
+) -> None:
+    """Collect the values of the pairs of all sets; parameters as `set_moments`."""
+    for begin, end, batch in _batches(rows, sets, classes, work, factors=True):
+        if batch.rows > 1:
+            batch.pair_values(sets.pairs(begin, end), values)
+
+
+def _batches(
+    rows: Callable[[slice], FloatArray], sets: Sets, classes: int, work: Buffers, *, factors: bool
+) -> Iterator[tuple[int, int, _Batch]]:
+    """Yield (first, last + 1) of equally large sets and their rows; the next reuse the memory."""
+    for begin, end in sets.batches(classes):
+        block = rows(slice(int(sets.starts[begin]), int(sets.starts[end])))
+        block = block.reshape(end - begin, int(sets.sizes[begin]), classes)
+        halves = sets.halves(begin, end, block.dtype)
+        yield begin, end, _Batch(block, halves, work, factors=factors)
 
 
 class _Batch:

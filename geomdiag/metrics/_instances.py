@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomdiag.metrics import _orbits
-from geomdiag.metrics._batches import Values, set_moments
+from geomdiag.metrics._batches import Values, set_moments, set_values
 from geomdiag.metrics._buffers import Buffers
 from geomdiag.metrics._distances import Distances
 from geomdiag.metrics._quantiles import Weighted
@@ -151,7 +151,7 @@ class Instances:
             self._store(distances, groups.weights)
             return
         values = Values(pair_counts(sets.sizes, sets.first), self.log_p.dtype)
-        set_moments(
+        set_values(
             lambda place: self._group_rows(groups, place),
             sets,
             self.log_p.shape[1],
