@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from geomdiag.store import Journal, load, save
     from geomdiag.summary import summarise
     from geomdiag.tasks import Task, task, task_families
+    from geomdiag.tasks.groups import Dual, FiniteGroup, dual, finite_group, irreps
 
     __version__: str
 
@@ -121,6 +122,7 @@ _HOMES = {
     "store": ("Journal", "load", "save"),
     "summary": ("summarise",),
     "tasks": ("Task", "task", "task_families"),
+    "tasks.groups": ("Dual", "FiniteGroup", "dual", "finite_group", "irreps"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -128,6 +130,8 @@ __all__ = [
     "ANALYZERS",
     "Analyzer",
     "Checkpoint",
+    "Dual",
+    "FiniteGroup",
     "GeomdiagError",
     "Journal",
     "Network",
@@ -150,17 +154,20 @@ __all__ = [
     "distance_irrelevance",
     "distortion",
     "distortions",
+    "dual",
     "effective_dimension",
     "entropy_rank",
     "entropy_rank_squared",
     "equivalence_violation",
     "errors",
     "excluded_loss",
+    "finite_group",
     "frobenius_norm",
     "gradient_symmetricity",
     "helix_fit",
     "inspect_runs",
     "intrinsic_dimension",
+    "irreps",
     "jensen_shannon",
     "key_blocks",
     "linear_cka",
