@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 
 from geomdiag.errors import TaskError
-from geomdiag.tasks import TASKS, Equivalence, HarmonicBasis, Task, task, task_families
+from geomdiag.tasks import (
+    TASKS,
+    Composition,
+    Equivalence,
+    HarmonicBasis,
+    Task,
+    task,
+    task_families,
+)
 from geomdiag.tasks.contract import IntArray
 
 SIZES = (2, 3, 4, 7, 11, 12, 23)
@@ -266,3 +274,54 @@ def test_tables_are_the_same_each_time(each: Task) -> None:
         if isinstance(one, Equivalence) and isinstance(other, Equivalence):
             for table in ("orbits", "pairs", "alignment", "relabelling"):
                 assert np.array_equal(getattr(one, table), getattr(other, table))
+        if isinstance(one, Composition) and isinstance(other, Composition):
+            for table in ("whole", "parts", "sums"):
+                assert np.array_equal(getattr(one, table), getattr(other, table))
+
+
+COMPOSITIONS = [
+    pytest.param(t, s, id=f"{t.name}-{s.name}")
+    for t in ALL
+    for s in t.symmetries
+    if isinstance(s, Composition)
+]
+
+
+@pytest.mark.parametrize(("each", "symmetry"), COMPOSITIONS)
+def test_compositions_are_well_formed(each: Task, symmetry: Composition) -> None:
+    n, classes = len(each.answers), each.classes
+    assert symmetry.definition
+    assert symmetry.whole.dtype == symmetry.parts.dtype == np.int64
+    assert symmetry.parts.shape == (len(symmetry.whole), 2)
+    for rows in (symmetry.whole, symmetry.parts):
+        assert rows.size
+        assert rows.min() >= 0
+        assert rows.max() < n
+    if symmetry.exact:
+        assert len(np.unique(np.c_[symmetry.whole, symmetry.parts], axis=0)) == len(symmetry.whole)
+    if symmetry.rule == "logit_sum":
+        assert symmetry.odds is not None
+        assert len({*symmetry.odds}) == 2
+        assert all(0 <= one < classes for one in symmetry.odds)
+    if symmetry.sums is not None:
+        assert symmetry.rule == "convolution"
+        assert symmetry.sums.shape == (classes, classes)
+        assert symmetry.sums.min() >= -1
+        assert symmetry.sums.max() < classes
+
+
+@pytest.mark.parametrize(("each", "symmetry"), COMPOSITIONS)
+def test_right_answers_compose(each: Task, symmetry: Composition) -> None:
+    first, second = each.answers[symmetry.parts].T
+    whole = each.answers[symmetry.whole]
+    if symmetry.rule == "convolution":
+        # Sure parts make the composition sure of one class: that must be the whole's.
+        composed = first + second if symmetry.sums is None else symmetry.sums[first, second]
+        assert (composed == whole).all()
+        return
+    assert symmetry.odds is not None
+    positive, negative = symmetry.odds
+    odds = (each.answers == positive).astype(int) - (each.answers == negative).astype(int)
+    # Log-odds that agree in sign add up to the sign that the whole has.
+    assert (odds[symmetry.parts[:, 0]] == odds[symmetry.parts[:, 1]]).all()
+    assert (np.sign(odds[symmetry.parts].sum(axis=1)) == odds[symmetry.whole]).all()
