@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from geomdiag.metrics.divergence import jensen_shannon, mean_pair_violation, symmetric_kl
     from geomdiag.metrics.fit import correct, cross_entropy, log_softmax, logit_scale
     from geomdiag.metrics.helix import helix_fit
+    from geomdiag.metrics.order import (
+        additivity,
+        additivity_null,
+        axis_angles,
+        order_readout,
+        step_evenness,
+    )
     from geomdiag.metrics.progress import (
         distance_irrelevance,
         excluded_loss,
@@ -90,6 +97,13 @@ _HOMES = {
     "metrics.divergence": ("jensen_shannon", "mean_pair_violation", "symmetric_kl"),
     "metrics.fit": ("correct", "cross_entropy", "log_softmax", "logit_scale"),
     "metrics.helix": ("helix_fit",),
+    "metrics.order": (
+        "additivity",
+        "additivity_null",
+        "axis_angles",
+        "order_readout",
+        "step_evenness",
+    ),
     "metrics.progress": (
         "distance_irrelevance",
         "excluded_loss",
@@ -141,8 +155,11 @@ __all__ = [
     "Split",
     "Task",
     "__version__",
+    "additivity",
+    "additivity_null",
     "analyze",
     "analyze_into",
+    "axis_angles",
     "block_power",
     "circle_fit",
     "circular_coordinate",
@@ -180,6 +197,7 @@ __all__ = [
     "norms",
     "nuclear_norm",
     "open_runs",
+    "order_readout",
     "parse_split",
     "participation_ratio",
     "persistence",
@@ -192,6 +210,7 @@ __all__ = [
     "spectral_norm",
     "stable_rank",
     "stages",
+    "step_evenness",
     "summarise",
     "symmetric_kl",
     "symmetry_violation",

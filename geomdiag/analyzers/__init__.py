@@ -24,6 +24,7 @@ ANALYZERS = Registry(
         "helix": _HERE + "helix:ANALYZER",
         "topology": _HERE + "topology:ANALYZER",
         "distortion": _HERE + "distortion:ANALYZER",
+        "order": _HERE + "order:ANALYZER",
         "gradient": _HERE + "gradient:ANALYZER",
         "alignment": _HERE + "alignment:ANALYZER",
     },

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from geomdiag.metrics._array import Array, is_torch, namespace, to_float64, to_numpy
 
-__all__ = ["finite_matrix", "finite_points", "paired", "pairwise_distances"]
+__all__ = ["centred", "finite_matrix", "finite_points", "paired", "pairwise_distances"]
 
 
 def finite_matrix(matrix: Array, what: str = "matrix", *, batch: bool = False) -> Array:
@@ -41,6 +41,15 @@ def finite_matrix(matrix: Array, what: str = "matrix", *, batch: bool = False) -
 def finite_points(points: Array, what: str = "points") -> NDArray[np.float64]:
     """Return `points` as a finite (rows, columns) NumPy matrix in double precision."""
     return np.asarray(finite_matrix(to_numpy(points), what), dtype=np.float64)
+
+
+def centred(matrix: Array) -> tuple[Array, float]:
+    """Return the centred rows and their sum of squares, 0 where it is rounding only."""
+    xp = namespace(matrix)
+    rows = matrix - xp.mean(matrix, axis=0, keepdims=True)
+    total = float(xp.sum(rows * rows))
+    residue = (4 * np.finfo(np.float64).eps) ** 2 * float(xp.sum(matrix * matrix))
+    return rows, total if total > residue else 0.0
 
 
 def paired(first: Array, second: Array) -> tuple[Any, Array, Array]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomdiag.metrics._array import Array, index_like, namespace, to_numpy
-from geomdiag.metrics._checks import finite_matrix
+from geomdiag.metrics._checks import centred, finite_matrix
 from geomdiag.metrics._relabel import (
     Relabellings,
     cyclic_orders_powers,
@@ -131,7 +131,7 @@ def helix_fit(
     matrix = finite_matrix(matrix)
     if members is not None:
         matrix = matrix[index_like(members, matrix)]
-    rows, total = _centred(matrix)
+    rows, total = centred(matrix)
     order = rows.shape[0]
     blocks = _blocks(frequencies, order)
     if null_powers is not None and np.shape(null_powers)[1:] != (order // 2 + 1,):
@@ -231,7 +231,7 @@ def number_helix_fit(
     else:
         x = np.asarray(to_numpy(values), dtype=np.int64)
         matrix = matrix[index_like(x, matrix)]
-    rows, total = _centred(matrix)
+    rows, total = centred(matrix)
     if total == 0:
         return HelixFit(math.nan, math.nan, math.nan, len(periods))
     order = rows.shape[0]
@@ -259,15 +259,6 @@ def number_helix_fit(
         moved = basis[labels]
         shares[i] = np.vdot(moved, gram @ moved)
     return HelixFit(r2, r2_loo, _p_value(r2, shares / total), len(periods))
-
-
-def _centred(matrix: Array) -> tuple[Array, float]:
-    """Return the centred rows and their sum of squares, 0 where it is rounding only."""
-    xp = namespace(matrix)
-    rows = matrix - xp.mean(matrix, axis=0, keepdims=True)
-    total = float(xp.sum(rows * rows))
-    residue = (4 * np.finfo(np.float64).eps) ** 2 * float(xp.sum(matrix * matrix))
-    return rows, total if total > residue else 0.0
 
 
 def _blocks(frequencies: Sequence[int] | Array, order: int) -> NDArray[np.int64]:

@@ -13,7 +13,17 @@ from geomdiag.analyzers import ANALYZERS, Analyzer
 from geomdiag.models import Matrix
 
 NAMES = list(ANALYZERS)
-TASKS = ["modadd:p=7", "modsub:p=6", "modsquare:p=7", "modcube:p=5", "modmul:p=11", "modaffine:p=7"]
+TASKS = [
+    "modadd:p=7",
+    "modsub:p=6",
+    "modsquare:p=7",
+    "modcube:p=5",
+    "modmul:p=11",
+    "modaffine:p=7",
+    "comparison:5",
+    "comparison:3x4",
+    "comparison:3x3,form=binary",
+]
 
 
 def compute(analyzer: Analyzer, *snapshots: gd.Snapshot) -> xr.Dataset:
@@ -23,11 +33,17 @@ def compute(analyzer: Analyzer, *snapshots: gd.Snapshot) -> xr.Dataset:
     return analyzer.compute(snapshots[0], task)
 
 
+def suited(analyzer: Analyzer, spec: str) -> gd.Task:
+    """Return that task, or the first of the others, that the diagnostic has a meaning for."""
+    tasks = (gd.task(one) for one in (spec, *TASKS))
+    return next(task for task in tasks if not analyzer.applies(task))
+
+
 def able(analyzer: Analyzer) -> list[gd.Snapshot]:
     """Return snapshots that have all the diagnostic needs."""
     if "differentiable" in analyzer.needs:
         return [analytic(7), analytic(7)]
-    task = gd.task("modadd:p=7")
+    task = suited(analyzer, "modadd:p=7")
     return [random_dump(task, seed) for seed in range(3)]
 
 
@@ -98,25 +114,28 @@ def test_it_does_without_a_split_what_it_can(name: str) -> None:
     if "differentiable" in analyzer.needs:
         snapshots = [analytic(5, train=False)]
     else:
-        snapshots = [random_dump(gd.task("modadd:p=5"), seed, split=False) for seed in range(2)]
+        task = suited(analyzer, "modadd:p=5")
+        snapshots = [random_dump(task, seed, split=False) for seed in range(2)]
     compute(analyzer, *snapshots)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_degenerate_parts_do_not_break_it(name: str) -> None:
     """All rows equal, all logits equal: numbers or NaN, no warning, no error."""
-    analyzer, task = ANALYZERS[name], gd.task("modadd:p=7")
+    analyzer = ANALYZERS[name]
+    task = suited(analyzer, "modadd:p=7")
     if "differentiable" in analyzer.needs:
         pytest.skip("needs a network")
+    inputs = len(task.inputs)
     flat = [
         gd.Snapshot(
             task,
             matrices={
-                "embedding": Matrix(np.full((7, 4), 0.1)),
-                "neuron_input": Matrix(np.zeros((7, 5)), columns="neurons"),
+                "embedding": Matrix(np.full((task.tokens, 4), 0.1)),
+                "neuron_input": Matrix(np.zeros((task.tokens, 5)), columns="neurons"),
             },
-            logits=np.zeros((49, 7), dtype=np.float32),
-            train=np.ones(49, dtype=bool),
+            logits=np.zeros((inputs, task.classes), dtype=np.float32),
+            train=np.ones(inputs, dtype=bool),
         )
         for _ in range(2)
     ]
@@ -126,7 +145,8 @@ def test_degenerate_parts_do_not_break_it(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("part", ["embedding", "logits"])
 def test_nan_gives_a_clear_error_or_nan(name: str, part: str) -> None:
-    analyzer, task = ANALYZERS[name], gd.task("modadd:p=7")
+    analyzer = ANALYZERS[name]
+    task = suited(analyzer, "modadd:p=7")
     looked_at = {"logits"} if part == "logits" else {"embedding", "matrices"}
     if "differentiable" in analyzer.needs or not looked_at & set(analyzer.needs):
         pytest.skip("does not look at it")
@@ -144,7 +164,8 @@ def test_nan_gives_a_clear_error_or_nan(name: str, part: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_part_is_named(name: str) -> None:
-    analyzer, task = ANALYZERS[name], gd.task("modadd:p=5")
+    analyzer = ANALYZERS[name]
+    task = suited(analyzer, "modadd:p=5")
     empty = gd.Snapshot(task, reasons=dict.fromkeys(analyzer.needs, "nobody wrote it down"))
     assert analyzer.missing(empty, task) == "nobody wrote it down"
 
@@ -154,7 +175,8 @@ ROTATION = [name for name in NAMES if "differentiable" not in ANALYZERS[name].ne
 
 @pytest.mark.parametrize("name", ROTATION)
 def test_rotating_features_changes_nothing(name: str) -> None:
-    analyzer, task = ANALYZERS[name], gd.task("modadd:p=11")
+    analyzer = ANALYZERS[name]
+    task = suited(analyzer, "modadd:p=11")
     plain = [random_dump(task, seed) for seed in range(2)]
     turn = np.linalg.qr(np.random.default_rng(9).normal(size=(8, 8)))[0]
     turned = [
@@ -181,9 +203,10 @@ class _Checkpoint:
     path = None
 
 
-def test_all_of_them_through_a_step() -> None:
+@pytest.mark.parametrize("spec", ["modadd:p=7", "comparison:3x4"])
+def test_all_of_them_through_a_step(spec: str) -> None:
     """Together on one snapshot they give what each gives alone: shared work is not mixed up."""
-    task = gd.task("modadd:p=7")
+    task = gd.task(spec)
     everything = tuple(ANALYZERS[name] for name in NAMES if ANALYZERS[name].scope == "step")
 
     class Given(Plan):
@@ -192,7 +215,8 @@ def test_all_of_them_through_a_step() -> None:
 
     row = measure(Given(task=task, analyzers=everything), _Checkpoint())  # type: ignore[arg-type]
     assert row.status == "ok", row.error
-    assert list(row.reasons) == ["gradient"]
+    alone = random_dump(task)
+    assert list(row.reasons) == [one.name for one in everything if one.missing(alone, task)]
     for analyzer in everything:
         if analyzer.name in row.reasons:
             continue

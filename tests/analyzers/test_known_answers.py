@@ -217,3 +217,67 @@ def test_progress_losses_need_an_embedding_and_a_split() -> None:
     assert np.isnan(run("progress", no_split)["excluded_loss"])
     nothing = gd.Snapshot(task, logits=logits, train=x % 2 == 0)
     assert np.isnan(run("progress", nothing)["restricted_loss"])
+
+
+# --- order -------------------------------------------------------------------------------------
+
+
+def test_a_grid_of_entities_is_seen_as_one() -> None:
+    task = gd.task("comparison:5x4")
+    rng = np.random.default_rng(0)
+    points = np.stack(list(task.orders.values()), axis=1) * [1.0, 3.0]
+    rows = points @ np.linalg.qr(rng.normal(size=(16, 16)))[0][:2] + rng.normal(size=16)
+    found = run("order", gd.Snapshot(task, matrices={"embedding": Matrix(rows)}))
+    assert found["attribute"].values.tolist() == ["x1", "x2"]
+    np.testing.assert_allclose(found["order"], 1, atol=1e-9)
+    assert found["additivity"] == pytest.approx(1)
+    assert found["additivity_null"] == pytest.approx(7 / 19)
+    np.testing.assert_allclose(found["axis_angle"], np.pi / 2 * (1 - np.eye(2)), atol=1e-9)
+    distortion = run("distortion", gd.Snapshot(task, matrices={"embedding": Matrix(points)}))
+    recall = distortion["distortion"].sel(matrix="embedding", measure="neighbour_recall")
+    assert 0 < recall < 1  # the steps of x2 are three times as long
+
+
+@pytest.mark.parametrize("spec", ["comparison:6", "comparison:3x4", "comparison:4,form=binary"])
+def test_comparison_violations_are_those_of_a_loop(spec: str) -> None:
+    """Antisymmetry and transitivity as METHOD words them, pair by pair and triple by triple."""
+    task = gd.task(spec)
+    logits = np.random.default_rng(0).normal(size=(len(task.inputs), task.classes))
+    at = dict(zip(map(tuple, task.inputs.tolist()), logits, strict=True))
+    n, names = task.tokens, list(task.orders)
+
+    def log_p(values: np.ndarray) -> np.ndarray:
+        return values - np.log(np.exp(values).sum())
+
+    def verdict(odds: float) -> np.ndarray:
+        return log_p(np.array([odds, 0.0]))
+
+    swaps, chains = [], []
+    for k, name in enumerate(names):
+        rank = task.orders[name]
+        less, equal, greater = (n + 3 * k + i for i in range(3))
+        for a, b in itertools.product(range(n), repeat=2):
+            if task.form == "three":
+                if a < b:
+                    swaps.append(kl_sym(log_p(at[a, n + k, b]), log_p(at[b, n + k, a])[::-1]))
+                continue
+            swaps.append(kl_sym(log_p(at[a, less, b]), log_p(at[b, greater, a])))
+            if a < b:
+                swaps.append(kl_sym(log_p(at[a, equal, b]), log_p(at[b, equal, a])))
+        for a, b, c in itertools.product(range(n), repeat=3):
+            if not rank[a] < rank[b] < rank[c]:
+                continue
+            if task.form == "three":
+                odds = [
+                    at[x, n + k, y][2] - at[x, n + k, y][0] for x, y in ((a, b), (b, c), (a, c))
+                ]
+                chains.append(kl_sym(verdict(odds[0] + odds[1]), verdict(odds[2])))
+                continue
+            for relation in (less, greater):
+                odds = [at[x, relation, y] @ [-1, 1] for x, y in ((a, b), (b, c), (a, c))]
+                chains.append(kl_sym(verdict(odds[0] + odds[1]), verdict(odds[2])))
+    found = gd.symmetry_violation(logits, task)
+    assert found["symmetry"].values.tolist() == ["antisymmetry", "transitivity"]
+    for name, values in (("antisymmetry", swaps), ("transitivity", chains)):
+        expected = [np.mean(values), *np.quantile(values, [0.5, 0.95, 1.0])]
+        np.testing.assert_allclose(found.sel(symmetry=name), expected, rtol=1e-9, atol=1e-14)
