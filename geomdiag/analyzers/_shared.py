@@ -19,7 +19,6 @@ __all__ = [
     "answered_right",
     "basis_arguments",
     "basis_of",
-    "cyclic",
     "harmonic_matrices",
     "identity",
     "key_spectrum",
@@ -57,13 +56,6 @@ def answered_right(snapshot: Snapshot, task: Task) -> NDArray[np.bool_]:
         return right
 
     return once(snapshot, "answered right", make)
-
-
-def cyclic(task: Task) -> str:
-    """Return why circles have no meaning for a task, or an empty string."""
-    if task.basis.period is not None and len(task.basis.labels) > 1:
-        return ""
-    return f"the tokens of {task.name} form no cyclic group"
 
 
 def basis_of(matrix: Matrix, task: Task) -> HarmonicBasis | None:

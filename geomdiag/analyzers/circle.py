@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from geomdiag.analyzers._shared import cyclic, harmonic_matrices, key_spectrum
+from geomdiag.analyzers._characters import abelian, block_phases, character_matrices
+from geomdiag.analyzers._shared import key_spectrum
 from geomdiag.analyzers.contract import Analyzer, describe
 from geomdiag.metrics.circle import circle_fit, pizza_circularity
 
@@ -23,13 +24,10 @@ _MEASURES = ("axis_ratio", "in_plane_share", "phase_error", "circularity")
 def circle(snapshot: Snapshot, task: Task) -> xr.Dataset:
     """Return ``circle`` over (matrix, block, measure) and ``pizza_circularity`` over (matrix,).
 
-    Only key blocks have a circle; the others are missing, as noise traces ellipses too.
+    Only key blocks have a circle; the others are missing, as noise traces ellipses too. The
+    pizza's circularity is defined over cyclic groups.
     """
-    found = {
-        name: (matrix, basis)
-        for name, (matrix, basis) in harmonic_matrices(snapshot, task).items()
-        if basis.period is not None
-    }
+    found = character_matrices(snapshot, task)
     labels = list(dict.fromkeys(one for _, b in found.values() for one in b.labels[1:]))
     place = {label: number for number, label in enumerate(labels)}
     # By far the largest variable of a result: single precision is what the weights had.
@@ -37,11 +35,13 @@ def circle(snapshot: Snapshot, task: Task) -> xr.Dataset:
     pizza = np.full(len(found), np.nan)
     for number, (name, (matrix, basis)) in enumerate(found.items()):
         values = np.asarray(matrix.values)
-        pizza[number] = pizza_circularity(values, members=basis.members)
+        if basis.period is not None:
+            pizza[number] = pizza_circularity(values, members=basis.members)
         own = key_spectrum(snapshot, task, name)
         blocks = own.blocks() if own is not None else np.empty(0, dtype=np.int64)
         if len(blocks):
-            fit = circle_fit(values, blocks, members=basis.members)
+            phases = None if basis.period is not None else block_phases(basis)[blocks]
+            fit = circle_fit(values, blocks, members=basis.members, phases=phases)
             columns = [place[basis.labels[block]] for block in blocks]
             fits[number, columns] = np.stack([getattr(fit, name) for name in _MEASURES], axis=1)
     return xr.Dataset(
@@ -49,12 +49,14 @@ def circle(snapshot: Snapshot, task: Task) -> xr.Dataset:
             "circle": describe(
                 ("matrix", "block", "measure"),
                 fits,
-                "circle of the tokens at a key frequency",
+                "circle of the tokens at a key character",
                 "1; phase_error in rad",
-                "of the ellipse that the rows' component at the frequency traces. axis_ratio: "
+                "of the ellipse that the rows' component at the character (frequency) traces. "
+                "axis_ratio: "
                 "minor over major axis; in_plane_share: share of the rows' variance in its plane "
                 "that it explains; phase_error: RMS angle between a row and its place on it; "
-                "circularity: axis_ratio × in_plane_share. Missing where the block is not key",
+                "circularity: axis_ratio × in_plane_share. Missing where the block is not key, or "
+                "its character real",
                 "arXiv:2603.01968",
             ),
             "pizza_circularity": describe(
@@ -63,7 +65,7 @@ def circle(snapshot: Snapshot, task: Task) -> xr.Dataset:
                 "circularity of the leading components",
                 "1",
                 "mean over the four leading principal components of the largest share of a "
-                "component's power at one frequency",
+                "component's power at one frequency; for cyclic groups",
                 "arXiv:2306.17844",
                 higher_is_better=True,
             ),
@@ -76,6 +78,6 @@ ANALYZER = Analyzer(
     "circle",
     circle,
     needs=("matrices",),
-    applies=cyclic,
+    applies=abelian,
     variables=("circle", "pizza_circularity"),
 )

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geomdiag.analyzers._shared import key_spectrum
-from geomdiag.analyzers.contract import Analyzer, describe
+from geomdiag.analyzers.contract import Analyzer, dataset, describe
 from geomdiag.errors import MissingPartError
 from geomdiag.metrics.group_logits import translation_sums
 from geomdiag.metrics.irreps import character_losses
@@ -78,87 +78,84 @@ def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
             logits, keys, **plain, **general, degrees=group.degrees, train=snapshot.train,
             means=means,
         )  # fmt: skip
-    result = xr.Dataset(
-        {
-            "logit_power": describe(
-                ("block",),
-                np.asarray(found.power),
-                "share of the logits that a block explains",
-                "1",
-                f"share of the centred logits explained by {_CHARACTER}; r = xy",
-                f"{_NANDA}; {_CHUGHTAI}",
-            ),
-            "logit_similarity": describe(
-                ("block",),
-                alone.similarity,
-                "cosine between the logits and a block's character",
-                "1",
-                f"between the centred logits and {_CHARACTER}; logit_power is its square",
-                _CHUGHTAI,
-            ),
-            "irrep_restricted_loss": describe(
-                ("block",),
-                alone.restricted,
-                "loss of one block's character alone",
-                "nat",
-                "cross-entropy, over the group's classes, of nothing but the logits' component of "
-                f"{_CHARACTER}. Unlike restricted_loss it keeps one function of input and class",
-                _CHUGHTAI,
-                higher_is_better=False,
-            ),
-            "irrep_excluded_loss": describe(
-                ("block",),
-                alone.excluded if split else np.full(len(alone.excluded), np.nan),
-                "loss without one block's character",
-                "nat",
-                "cross-entropy over the train inputs of the group, and its classes, of the logits "
-                f"less their component of {_CHARACTER}; missing without a split",
-                _CHUGHTAI,
-            ),
-            "equivariant_share": describe(
-                (),
-                np.float64(found.equivariant_share),
-                "share of the logits that is exactly equivariant",
-                "1",
-                "share of the centred logits explained by all functions of x⁻¹zy⁻¹ (of r − z, "
-                "sines included, in an abelian group): what translating either operand and the "
-                "answer together leaves alone",
-                _NANDA,
-                higher_is_better=True,
-            ),
-            "equivariance_error": describe(
-                ("operand",),
-                np.array([errors["left"], errors["right"]]),
-                "translation error of the logits",
-                "1",
-                "mean over g ≠ e of ‖L(gx, y)[gz] − L(x, y)[z]‖² / 2‖L‖² on centred logits for the "
-                "left operand, with L(x, yg)[zg] for the right; 1: as good as unrelated",
-                higher_is_better=False,
-            ),
-            "restricted_loss": describe(
-                (),
-                np.float64(restricted),
-                "restricted loss",
-                "nat",
-                "cross-entropy over all inputs of the group of the logits' mean plus their "
-                f"components, as functions of xy, in the key blocks alone. {_KEYS}",
-                _NANDA,
-                higher_is_better=False,
-            ),
-            "excluded_loss": describe(
-                (),
-                np.float64(excluded if split else np.nan),
-                "excluded loss",
-                "nat",
-                "cross-entropy over the train inputs of the logits without their components in the "
-                f"key blocks; missing without a split. {_KEYS}",
-                _NANDA,
-            ),
-        },
-        {"block": list(_labels(group)[1:]), "operand": ["left", "right"]},
-    )
+    data: dict[str, Any] = {
+        "logit_power": describe(
+            ("block",),
+            np.asarray(found.power),
+            "share of the logits that a block explains",
+            "1",
+            f"share of the centred logits explained by {_CHARACTER}; r = xy",
+            f"{_NANDA}; {_CHUGHTAI}",
+        ),
+        "logit_similarity": describe(
+            ("block",),
+            alone.similarity,
+            "cosine between the logits and a block's character",
+            "1",
+            f"between the centred logits and {_CHARACTER}; logit_power is its square",
+            _CHUGHTAI,
+        ),
+        "irrep_restricted_loss": describe(
+            ("block",),
+            alone.restricted,
+            "loss of one block's character alone",
+            "nat",
+            "cross-entropy, over the group's classes, of nothing but the logits' component of "
+            f"{_CHARACTER}. Unlike restricted_loss it keeps one function of input and class",
+            _CHUGHTAI,
+            higher_is_better=False,
+        ),
+        "irrep_excluded_loss": describe(
+            ("block",),
+            alone.excluded if split else np.full(len(alone.excluded), np.nan),
+            "loss without one block's character",
+            "nat",
+            "cross-entropy over the train inputs of the group, and its classes, of the logits "
+            f"less their component of {_CHARACTER}; missing without a split",
+            _CHUGHTAI,
+        ),
+        "equivariant_share": describe(
+            (),
+            np.float64(found.equivariant_share),
+            "share of the logits that is exactly equivariant",
+            "1",
+            "share of the centred logits explained by all functions of x⁻¹zy⁻¹ (of r − z, "
+            "sines included, in an abelian group): what translating either operand and the "
+            "answer together leaves alone",
+            _NANDA,
+            higher_is_better=True,
+        ),
+        "equivariance_error": describe(
+            ("operand",),
+            np.array([errors["left"], errors["right"]]),
+            "translation error of the logits",
+            "1",
+            "mean over g ≠ e of ‖L(gx, y)[gz] − L(x, y)[z]‖² / 2‖L‖² on centred logits for the "
+            "left operand, with L(x, yg)[zg] for the right; 1: as good as unrelated",
+            higher_is_better=False,
+        ),
+        "restricted_loss": describe(
+            (),
+            np.float64(restricted),
+            "restricted loss",
+            "nat",
+            "cross-entropy over all inputs of the group of the logits' mean plus their "
+            f"components, as functions of xy, in the key blocks alone. {_KEYS}",
+            _NANDA,
+            higher_is_better=False,
+        ),
+        "excluded_loss": describe(
+            (),
+            np.float64(excluded if split else np.nan),
+            "excluded loss",
+            "nat",
+            "cross-entropy over the train inputs of the logits without their components in the "
+            f"key blocks; missing without a split. {_KEYS}",
+            _NANDA,
+        ),
+    }
     if group.table is None:  # only a cyclic group's operands have a distance
-        result["distance_irrelevance"] = describe(
+        data["distance_irrelevance"] = describe(
             (),
             np.float64(distance_irrelevance(logits, **plain, **operands)),
             "distance irrelevance",
@@ -168,7 +165,7 @@ def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
             "inputs",
             "arXiv:2306.17844",
         )
-    return result
+    return dataset(data, {"block": _labels(group)[1:], "operand": ["left", "right"]})
 
 
 def _labels(group: LogitGroup) -> tuple[str, ...]:
@@ -209,4 +206,5 @@ ANALYZER = Analyzer(
         "excluded_loss",
         "distance_irrelevance",
     ),
+    version=2,
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from geomdiag.analyzers._shared import (
     PERMUTATIONS,
@@ -18,7 +20,7 @@ from geomdiag.metrics.spectrum import concentration, neuron_concentration
 
 if TYPE_CHECKING:
     from geomdiag.models.snapshot import Snapshot
-    from geomdiag.tasks.contract import Task
+    from geomdiag.tasks.contract import HarmonicBasis, Task
 
 __all__ = ["ANALYZER", "spectrum"]
 
@@ -52,7 +54,8 @@ def spectrum(snapshot: Snapshot, task: Task) -> xr.Dataset:
     xr.Dataset
         ``power``, ``key_block``, ``key_p_value`` and ``neuron_owners`` over (matrix, block),
         ``concentration`` over (matrix, measure); the trivial block is left out. Matrices whose
-        basis has fewer blocks than the widest are missing in the rest.
+        basis has fewer blocks than the widest are missing in the rest. For abelian groups
+        ``block_frequency`` over (block, axis).
     """
     found = harmonic_matrices(snapshot, task)
     labels = list(dict.fromkeys(one for _, b in found.values() for one in b.labels[1:]))
@@ -79,55 +82,80 @@ def spectrum(snapshot: Snapshot, task: Task) -> xr.Dataset:
             owners[number, columns] = neurons["owners"]
         measures[number] = [numbers.get(measure, np.nan) for measure in _MEASURES]
     blocks = ("matrix", "block")
-    return dataset(
-        {
-            "power": describe(
-                blocks,
-                power,
-                "fraction of non-trivial power",
-                "1",
-                "squared projection of the columns on the block's basis functions over the rows "
-                "(tokens or classes), over that on all but the constant; for a cyclic group block "
-                "k joins the characters k and −k",
-                _NANDA,
-            ),
-            "concentration": describe(
-                ("matrix", "measure"),
-                measures,
-                "concentration of the spectrum",
-                "1",
-                "of the fractions f over the blocks. gini; inverse_participation_ratio: Σf²; "
-                "effective_blocks: exp of the entropy of f; top1 … top5: sum of the largest; over "
-                "neurons (matrices whose columns are neurons), neuron_ipr: mean of Σf² of each "
-                "neuron's own fractions; neuron_best_share: mean of each neuron's largest fraction",
-                _NANDA,
-            ),
-            "key_block": describe(
-                blocks,
-                key,
-                "whether a block stands out",
-                "1",
-                "key_p_value ≤ 0.001; 0 also where the checkpoint failed (key_p_value is missing)",
-            ),
-            "key_p_value": describe(
-                blocks,
-                p_value,
-                "family-wise p-value of a block's power",
-                "1",
-                "share of random relabellings of the tokens whose largest block power reaches the "
-                f"block's; sequential, {PERMUTATIONS} relabellings at most",
-                "doi:10.1093/biomet/78.2.301",
-            ),
-            "neuron_owners": describe(
-                blocks,
-                owners,
-                "number of neurons that a block owns",
-                "1",
-                "neurons whose largest fraction of non-trivial power is the block's",
-            ),
-        },
-        {"matrix": list(found), "block": labels, "measure": list(_MEASURES)},
-    )
+    data: dict[str, Any] = {
+        "power": describe(
+            blocks,
+            power,
+            "fraction of non-trivial power",
+            "1",
+            "squared projection of the columns on the block's basis functions over the rows "
+            "(tokens or classes), over that on all but the constant; for an abelian group "
+            "block k joins the characters k and −k, for another group a block holds the "
+            "matrix coefficients of an irreducible representation",
+            _NANDA,
+        ),
+        "concentration": describe(
+            ("matrix", "measure"),
+            measures,
+            "concentration of the spectrum",
+            "1",
+            "of the fractions f over the blocks. gini; inverse_participation_ratio: Σf²; "
+            "effective_blocks: exp of the entropy of f; top1 … top5: sum of the largest; over "
+            "neurons (matrices whose columns are neurons), neuron_ipr: mean of Σf² of each "
+            "neuron's own fractions; neuron_best_share: mean of each neuron's largest fraction",
+            _NANDA,
+        ),
+        "key_block": describe(
+            blocks,
+            key,
+            "whether a block stands out",
+            "1",
+            "key_p_value ≤ 0.001; 0 also where the checkpoint failed (key_p_value is missing)",
+        ),
+        "key_p_value": describe(
+            blocks,
+            p_value,
+            "family-wise p-value of a block's power",
+            "1",
+            "share of random relabellings of the tokens whose largest block power reaches the "
+            f"block's; sequential, {PERMUTATIONS} relabellings at most",
+            "doi:10.1093/biomet/78.2.301",
+        ),
+        "neuron_owners": describe(
+            blocks,
+            owners,
+            "number of neurons that a block owns",
+            "1",
+            "neurons whose largest fraction of non-trivial power is the block's",
+        ),
+    }
+    coords: dict[str, Any] = {"matrix": list(found), "block": labels, "measure": list(_MEASURES)}
+    grid = _dual_grid([basis for _, basis in found.values()])
+    if grid is not None:
+        frequencies = np.array([grid[label] for label in labels], dtype=np.int64)
+        coords["axis"] = [f"k{i + 1}" for i in range(frequencies.shape[1])]
+        data["block_frequency"] = describe(
+            ("block", "axis"),
+            frequencies,
+            "place of a block on the dual grid",
+            "1",
+            "residues (k1, k2, …) of the block's character exp(2πi Σ_j k_j x_j/n_j) on the abelian "
+            "group Z_n1 × Z_n2 × …; of k and −k the smaller",
+            "arXiv:2603.01968, Proposition 7.1",
+        )
+    return dataset(data, coords)
+
+
+def _dual_grid(bases: Sequence[HarmonicBasis]) -> dict[str, NDArray[np.int64]] | None:
+    """Return the frequency of each label, None where the bases do not share one dual grid."""
+    found: dict[str, NDArray[np.int64]] = {}
+    if len({basis.periods for basis in bases}) != 1:
+        return None
+    for basis in bases:
+        if basis.coordinates is None:
+            return None
+        found.update(zip(basis.labels, basis.coordinates, strict=True))
+    return found
 
 
 def _applies(task: Task) -> str:
@@ -141,5 +169,14 @@ ANALYZER = Analyzer(
     spectrum,
     needs=("matrices",),
     applies=_applies,
-    variables=("power", "concentration", "key_block", "key_p_value", "neuron_owners"),
+    variables=(
+        "power",
+        "concentration",
+        "key_block",
+        "key_p_value",
+        "neuron_owners",
+        "block_frequency",
+    ),
+    static=("block_frequency",),
+    version=2,
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from geomdiag.analyzers._characters import block_phases, of_characters
 from geomdiag.analyzers.contract import Analyzer, describe
 from geomdiag.metrics.topology import circular_coordinate, circular_correlation, persistence
 
@@ -64,16 +65,20 @@ def topology(snapshot: Snapshot, task: Task) -> xr.Dataset:
         "bound": ["birth", "death"],
         "measure": ["longest_bar", "bar_ratio"],
     }
-    if basis.period is not None and len(basis.labels) > 1:
-        blocks = np.arange(1, len(basis.labels))
-        phases = 2 * np.pi * np.outer(blocks, np.arange(basis.period)) / basis.period
+    if of_characters(basis):
+        if basis.period is not None:
+            blocks = np.arange(1, len(basis.labels))
+            phases = 2 * np.pi * np.outer(blocks, np.arange(basis.period)) / basis.period
+        else:
+            phases = block_phases(basis)[1:]
         data["circular_correlation"] = describe(
             ("matrix", "block"),
             circular_correlation(circular_coordinate(points, found), phases)[None],
             "agreement of the longest loop's angle with the task's phase",
             "1",
             "largest modulus of the mean of exp(i(θ ∓ φ)), θ the circular coordinate of the "
-            "longest H1 bar, φ = 2πkx/m; about 1/√tokens for unrelated angles",
+            "longest H1 bar, φ the angle of the block's character (2πkx/m); about 1/√tokens for "
+            "unrelated angles",
             "doi:10.1007/s00454-011-9344-x",
             higher_is_better=True,
         )

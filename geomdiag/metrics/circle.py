@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from geomdiag.metrics._array import Array, index_like, is_torch, namespace
+from geomdiag.metrics._array import Array, index_like, is_torch, namespace, to_numpy
 from geomdiag.metrics._checks import finite_matrix
 
 __all__ = ["CircleFit", "circle_fit", "pizza_circularity"]
@@ -51,7 +52,11 @@ def _members(matrix: Array, members: Array | None) -> Array:
 
 
 def circle_fit(
-    matrix: Array, frequencies: Sequence[int] | Array, *, members: Array | None = None
+    matrix: Array,
+    frequencies: Sequence[int] | Array | None = None,
+    *,
+    members: Array | None = None,
+    phases: Array | None = None,
 ) -> CircleFit:
     """Return how close each frequency's component of the tokens is to a circle.
 
@@ -67,29 +72,32 @@ def circle_fit(
     matrix : (tokens, columns) array
         Rows are tokens.
     frequencies : sequence of int
-        Frequencies k; they stand for ±k modulo m.
+        Frequencies k; they stand for ±k modulo m. Needed unless `phases` are given.
     members : (m,) int array, optional
         Rows of the group's elements in the group's order (for a multiplication, the units
         in the order of their discrete logarithm). Default: all rows as they stand.
+    phases : (frequencies, m) array, optional
+        Angles, in radians, of characters at the members, in place of ``2πkx/m``: for
+        finite abelian groups that are not cyclic.
 
     Returns
     -------
     CircleFit
-        All NaN for k = 0 and, at even m, k = m/2, which trace no circle; and where the
+        All NaN for characters that are real (k = 0 and, at even m, k = m/2), which trace no
+        circle; and where the
         matrix has no power at k. Invariant under rotation, translation and scale of the
         columns and under translations of the group.
 
     Raises
     ------
     ValueError
-        If the matrix is empty, not two-dimensional or not finite.
+        If the matrix is empty, not two-dimensional or not finite, or neither frequencies
+        nor as many phases as members are given.
     """
     rows = _members(matrix, members)
     xp = namespace(rows)
     order = rows.shape[0]
-    wanted = np.asarray([int(k) for k in frequencies], dtype=np.int64)
-    proper = (2 * wanted) % order != 0
-    angles = 2 * np.pi * (np.outer(wanted, np.arange(order)) % order) / order
+    angles, proper = _angles(frequencies, phases, order)
     cosine, sine, angle, usable = (
         index_like(table, rows) for table in (np.cos(angles), np.sin(angles), angles, proper)
     )
@@ -127,6 +135,25 @@ def circle_fit(
 
     ratio, share = (xp.where(present, value, nan) for value in (ratio, share))
     return CircleFit(ratio, share, xp.where(plane, rms, nan), ratio * share)
+
+
+def _angles(
+    frequencies: Sequence[int] | Array | None, phases: Array | None, order: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the angles of the characters, (n, m), and which of them are not real."""
+    if phases is not None:
+        angles = np.asarray(to_numpy(phases), dtype=np.float64)
+        if angles.ndim != 2 or angles.shape[1] != order:
+            raise ValueError(
+                f"phases have shape {angles.shape}; expected one row a character and a column for "
+                f"each of the {order} members"
+            )
+        return angles, np.abs(np.sin(angles)).max(axis=1, initial=0.0) > 1e-9
+    if frequencies is None:
+        raise ValueError("circle_fit needs frequencies or phases")
+    wanted = np.asarray([int(k) for k in frequencies], dtype=np.int64)
+    angles = 2 * np.pi * (np.outer(wanted, np.arange(order)) % order) / order
+    return angles, (2 * wanted) % order != 0
 
 
 def pizza_circularity(matrix: Array, *, components: int = 4, members: Array | None = None) -> float:

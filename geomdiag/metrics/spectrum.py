@@ -26,6 +26,7 @@ __all__ = [
     "column_power",
     "concentration",
     "equivariance_error",
+    "general_powers",
     "key_blocks",
     "logit_spectrum",
     "neuron_concentration",
@@ -253,10 +254,26 @@ class KeyBlocks(NamedTuple):
     p_values: FloatArray
 
 
-def _general_powers(
+def general_powers(
     gram: FloatArray, orders: NDArray[np.int64], vectors: FloatArray, block: NDArray[np.int64]
 ) -> FloatArray:
-    """Return the block powers of relabelled rows in a basis that is not cyclic."""
+    """Return the block powers of relabelled rows in any basis.
+
+    Parameters
+    ----------
+    gram : (m, m) float array
+        Inner products of the (centred) rows.
+    orders : (n, m) int array
+        Permutations of the rows.
+    vectors : (m, m) float array
+        Orthonormal columns.
+    block : (m,) int array
+        Block of each column.
+
+    Returns
+    -------
+    (n, blocks) float array
+    """
     scale, axes = np.linalg.eigh(gram)
     kept = scale > 1e-15 * scale[-1]
     factor = axes[:, kept] * np.sqrt(scale[kept])
@@ -360,7 +377,7 @@ def key_blocks(
         chosen = null_powers
         if chosen is None:
             orders = random_permutations(len(rows), permutations, seed)[first:last]
-            chosen = _general_powers(gram, orders, to_numpy(vectors), to_numpy(block))
+            chosen = general_powers(gram, orders, to_numpy(vectors), to_numpy(block))
         else:
             chosen = chosen[first:last]
         return np.sort(chosen[:, 1:].max(axis=1))
