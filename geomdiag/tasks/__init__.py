@@ -16,6 +16,7 @@ from geomdiag.tasks.contract import (
 from geomdiag.tasks.families import (
     TASKS,
     TaskFamily,
+    fitting_tasks,
     task,
     task_families,
     task_for,
@@ -31,6 +32,7 @@ __all__ = [
     "Symmetry",
     "Task",
     "TaskFamily",
+    "fitting_tasks",
     "task",
     "task_families",
     "task_for",

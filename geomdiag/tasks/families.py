@@ -14,7 +14,15 @@ from geomdiag.registry import Registry
 from geomdiag.tasks.contract import Task
 from geomdiag.tasks.cyclic import is_prime
 
-__all__ = ["TASKS", "TaskFamily", "task", "task_families", "task_for", "token_candidates"]
+__all__ = [
+    "TASKS",
+    "TaskFamily",
+    "fitting_tasks",
+    "task",
+    "task_families",
+    "task_for",
+    "token_candidates",
+]
 
 #: Family name → factory: called with the family's parameters by keyword, it returns a `Task`.
 #: A `Task` subclass is its own factory.
@@ -211,6 +219,57 @@ def token_candidates(vocabulary: int | None = None, classes: int | None = None) 
     return tuple(sorted(allowed, key=lambda n: (n != exact, not is_prime(n), -n)))
 
 
+def fitting_tasks(
+    vocabulary: int | None, classes: int | None, *, family: str = ""
+) -> tuple[str, ...]:
+    """Return specifications, over all families, that fit a network of the given sizes.
+
+    Parameters
+    ----------
+    vocabulary, classes : int or None
+        Rows of the token embedding and of the read-out, where they are known.
+    family : str
+        Its own specifications go first.
+
+    Returns
+    -------
+    tuple of str
+        All of `family`, most likely first, then those of the others. Of the families whose
+        size the checkpoint tells (`Task.size_parameter`), which fit all or none, beside `family`
+        only the first.
+
+    Examples
+    --------
+    >>> fitting_tasks(52, 3, family="comparison")[0]
+    'comparison:7x7'
+    """
+    found: list[str] = []
+    sized = False
+    for name in sorted(TASKS, key=lambda other: other != family):
+        factory = TASKS[name]
+        size = getattr(factory, "size_parameter", "")
+        if not size:
+            fitting = getattr(factory, "fitting", None)
+            found += fitting(vocabulary, classes) if fitting is not None else ()
+        elif name == family or not sized:
+            made = [
+                spec
+                for tokens in token_candidates(vocabulary, classes)
+                if _makes(spec := f"{name}:{size}={tokens}")
+            ]
+            found += made
+            sized = bool(made)
+    return tuple(dict.fromkeys(found))
+
+
+def _makes(spec: str) -> bool:
+    try:
+        task(spec)
+    except TaskError:
+        return False
+    return True
+
+
 def task_families() -> tuple[TaskFamily, ...]:
     """Return every known family, with what a listing wants to show of it."""
     families = []
@@ -319,21 +378,30 @@ def _checked(
         if made.tokens in candidates:
             return made
         fits = f"{size} = {_either(candidates)} would fit" if candidates else f"no {size} fits it"
+        if not candidates:
+            fits += _other_tasks(made.family, vocabulary, classes)
         raise TaskError(
             f"the task {made.name} contradicts the checkpoint, which has {sizes}: {fits}. "
             f"Leave {size} out to have it told by the checkpoint, or check that these "
             "checkpoints belong to this task."
         )
     for what, found, needed in (
-        ("vocabulary", vocabulary, made.tokens),
+        ("vocabulary", vocabulary, made.vocabulary),
         ("read-out", classes, made.classes),
     ):
         if found is not None and found < needed:
             raise TaskError(
                 f"the task {made.name} needs a {what} of at least {needed}, the checkpoint's "
-                f"has {found}. Check that these checkpoints belong to this task."
+                f"has {found}{_other_tasks(made.family, vocabulary, classes)}. Check that these "
+                "checkpoints belong to this task."
             )
     return made
+
+
+def _other_tasks(family: str, vocabulary: int | None, classes: int | None) -> str:
+    """Return which tasks would fit, to end a sentence with."""
+    fits = fitting_tasks(vocabulary, classes, family=family)[:3]
+    return f"; {' or '.join(fits)} would fit" if fits else ""
 
 
 def _sizes(vocabulary: int | None, classes: int | None) -> str:
