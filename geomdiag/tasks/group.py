@@ -101,18 +101,20 @@ class GroupProduct(Task):
 
     @classmethod
     def fitting(cls, vocabulary: int | None, classes: int | None) -> tuple[str, ...]:
-        """Return the named groups of an order that the sizes allow, most likely first."""
-        found = []
-        for order in token_candidates(vocabulary, classes):
-            factorials = {math.factorial(n): n for n in range(4, 7)}
-            if order in factorials:
-                found.append(f"group:S{factorials[order]}")
-            if 2 * order in factorials:
-                found.append(f"group:A{factorials[2 * order]}")
-            if order % 2 == 0 and order >= 6:
-                found.append(f"group:D{order // 2}")
-            found.append(f"group:Z{order}")
-        return tuple(found)
+        """Return the named groups of the orders that the sizes allow, most likely first.
+
+        Symmetric and alternating groups go first: few sizes fit them by chance.
+        """
+        orders = token_candidates(vocabulary, classes)
+        factorials = {math.factorial(n): n for n in range(4, 7)}
+        rare = [f"group:S{factorials[m]}" for m in orders if m in factorials]
+        rare += [f"group:A{factorials[2 * m]}" for m in orders if 2 * m in factorials]
+        common = []
+        for m in orders:
+            if m % 2 == 0 and m >= 6:
+                common.append(f"group:D{m // 2}")
+            common.append(f"group:Z{m}")
+        return (*rare, *common)
 
     @cached_property
     def inputs(self) -> IntArray:

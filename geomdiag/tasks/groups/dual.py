@@ -201,7 +201,8 @@ def dual(group: str | Task | FiniteGroup) -> Dual:
     ----------
     group : str, Task or FiniteGroup
         A group's name such as ``"Z6xZ10"`` or the path of its Cayley table; a task whose inputs
-        and answers share a group, or its specification, such as ``"modadd:p=113"``.
+        and answers share a group, or its specification, such as ``"modadd:p=113"``. Element i
+        is then what the task's `LogitGroup` calls i: for `modmul` a power of the generator.
 
     Returns
     -------
@@ -224,7 +225,7 @@ def dual(group: str | Task | FiniteGroup) -> Dual:
         raise TaskError(
             f"{found.name} is not abelian: its characters alone do not tell its elements apart, "
             "and there is no dual group. Its irreducible representations take their place: "
-            "geomdiag.tasks.groups.irreps(group), and the blocks of the task's basis."
+            "geomdiag.irreps(group), and the blocks of the task's basis."
         )
     if found.coordinates is None:  # an abelian group that was not built as one
         found = group_from_table(found.table, name=found.name)

@@ -24,6 +24,7 @@ import numpy as np
 from geomdiag.errors import TaskError
 from geomdiag.tasks.contract import FloatArray, IntArray
 from geomdiag.tasks.groups.finite import FiniteGroup
+from geomdiag.tasks.groups.named import finite_group
 from geomdiag.tasks.groups.partitions import alternating_characters, symmetric_characters
 
 __all__ = ["MAX_DECOMPOSED", "Irrep", "irreps"]
@@ -85,12 +86,13 @@ class Irrep:
         return np.stack([space.T @ space[row] for row in back])
 
 
-def irreps(group: FiniteGroup) -> tuple[Irrep, ...]:
+def irreps(group: FiniteGroup | str) -> tuple[Irrep, ...]:
     """Return the real irreducible representations of a finite group.
 
     Parameters
     ----------
-    group : FiniteGroup
+    group : FiniteGroup or str
+        A group, or its name; see `finite_group`.
 
     Returns
     -------
@@ -107,6 +109,8 @@ def irreps(group: FiniteGroup) -> tuple[Irrep, ...]:
     TaskError
         If the group has no closed form and more than `MAX_DECOMPOSED` elements.
     """
+    if isinstance(group, str):
+        group = finite_group(group)
     if group.family == "abelian":
         return _abelian(group)
     if group.family == "dihedral":
@@ -118,9 +122,8 @@ def _abelian(group: FiniteGroup) -> tuple[Irrep, ...]:
     """Return the characters, k and -k joined."""
     if group.coordinates is None:
         raise TaskError(f"{group.name}: an abelian group needs the coordinates of its elements.")
-    periods = np.array(group.periods)
     common = math.lcm(*group.periods)
-    weights = common // periods
+    weights = common // np.array(group.periods)
     found = []
     # Frequencies are elements of the same grid; each pair is kept at its smaller member.
     for frequency in np.ndindex(*group.periods):
@@ -282,18 +285,17 @@ def _labelled(
         named = _by_degree(components)
     found = []
     for label, character in named.items():
-        kind, degree, near, functions = next(
+        kind, degree, _, functions = next(
             each for each in components if np.abs(each[2] - character).max() < 1e-6
         )
         if label == "trivial":  # constant to the last digit
             functions = np.full_like(functions, 1 / math.sqrt(group.order))
-        exact = character if group.family else near
         found.append(
             Irrep(
                 label=label,
                 kind=kind,
                 degree=degree,
-                character=exact,
+                character=character,
                 functions=functions,
                 group=group,
             )
@@ -318,7 +320,7 @@ def _by_degree(
     count: dict[int, int] = {}
     for _, degree, character, _ in order:
         if np.abs(character - 1).max() < 1e-6:
-            names["trivial"] = character
+            names["trivial"] = np.ones_like(character)
             continue
         count[degree] = count.get(degree, 0) + 1
         names[f"{degree}{_letters(count[degree])}"] = character
