@@ -29,12 +29,13 @@ _REFERENCE = "arXiv:2603.01968"
 _STATISTICS = tuple(STATISTICS)
 _KL = (
     "½(KL(p‖q) + KL(q‖p)) between the output distributions over the task's classes of the two "
-    "inputs of an instance, after the symmetry's relabelling of the classes; statistics over the "
-    "instances (all of them, unless symmetry_exact says otherwise)"
+    "inputs of an instance, after the symmetry's relabelling of the classes (for compositions: "
+    "of the whole and of what its parts compose to); statistics over the instances (all of them, "
+    "unless symmetry_exact says otherwise)"
 )
 _JS = (
     "H(mean p) − mean H(p) of the orbit an instance lies in, or of the pair where instances are "
-    "listed pairs; bounded by the log of the number of outputs"
+    "listed pairs or compositions; bounded by the log of the number of outputs"
 )
 
 
@@ -147,14 +148,15 @@ def symmetry(snapshot: Snapshot, task: Task) -> xr.Dataset:
             np.array([row.instances for row in rows], dtype=np.int64),
             "number of instances",
             "1",
-            "pairs of inputs that the symmetry relates (ordered, an input with itself included)",
+            "pairs of inputs that the symmetry relates (ordered, an input with itself included), "
+            "or for compositions triples",
         ),
         "symmetry_exact": describe(
             table,
             np.array([[row.exact[name] for name in _STATISTICS] for row in rows]),
             "whether a statistic is over all instances",
             "1",
-            "0: of a seeded sample; symmetry_js is over all instances always",
+            "0: of a seeded sample; symmetry_js of an equivalence is over all instances always",
         ),
         "symmetry_architectural": describe(
             ("symmetry",),
@@ -186,8 +188,19 @@ def symmetry(snapshot: Snapshot, task: Task) -> xr.Dataset:
             "nat",
             "where the instances are a sample",
         )
+    nothing = dict.fromkeys(_STATISTICS, np.nan)
+    if any(row.directed is not None for row in rows):
+        data["symmetry_violation_directed"] = describe(
+            table,
+            np.array([[(row.directed or nothing)[name] for name in _STATISTICS] for row in rows]),
+            "symmetry violation, one direction",
+            "nat",
+            "for compositions: KL(p‖q) of the composed distribution p and that of the whole, q; "
+            "symmetry_violation has the mean of both directions",
+            _REFERENCE,
+            higher_is_better=False,
+        )
     if any(row.lost_mass is not None for row in rows):
-        nothing = dict.fromkeys(_STATISTICS, np.nan)
         data["symmetry_lost_mass"] = describe(
             table,
             np.array([[(row.lost_mass or nothing)[name] for name in _STATISTICS] for row in rows]),
@@ -220,7 +233,14 @@ def _violation(
             shared=shared,
         )
     return composition_violation(
-        log_p, rule=one.rule, whole=one.whole, parts=one.parts, odds=one.odds, exact=one.exact
+        log_p,
+        rule=one.rule,
+        whole=one.whole,
+        parts=one.parts,
+        odds=one.odds,
+        sums=one.sums,
+        train=train,
+        exact=one.exact,
     )
 
 
@@ -255,7 +275,7 @@ def _by_split(rows: Sequence[ViolationSummary], snapshot: Snapshot, task: Task) 
             "symmetry violation by part of the data",
             "nat",
             "as symmetry_violation, over the instances whose inputs are all trained on (train), "
-            "all held out (heldout), or one of each (mixed)",
+            "all held out (heldout), or some of each (mixed)",
             _REFERENCE,
             higher_is_better=False,
         ),
@@ -298,6 +318,7 @@ ANALYZER = Analyzer(
     variables=(
         "symmetry_violation",
         "symmetry_js",
+        "symmetry_violation_directed",
         "symmetry_instances",
         "symmetry_exact",
         "symmetry_architectural",

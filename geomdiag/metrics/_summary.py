@@ -34,12 +34,14 @@ class ViolationSummary:
         `js` is always over all of them.
     by_part : dict or None
         For each of `PARTS`: the statistics of `kl` over the instances whose inputs are all
-        trained on, all held out, or one of each, and their number, ``instances``. A part
+        trained on, all held out, or some of each, and their number, ``instances``. A part
         without instances has NaN.
     lost_mass : dict or None
         For convolutions: statistics of the probability beyond the last class.
     standard_error : float or None
         Of the mean of `kl`, where the instances are themselves a sample.
+    directed : dict or None
+        For compositions: statistics of ``KL(composed ‖ whole)``, nats.
     """
 
     kl: dict[str, float]
@@ -49,6 +51,7 @@ class ViolationSummary:
     by_part: dict[str, dict[str, float]] | None = None
     lost_mass: dict[str, float] | None = None
     standard_error: float | None = None
+    directed: dict[str, float] | None = None
 
 
 @dataclass

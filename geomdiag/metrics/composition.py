@@ -8,36 +8,79 @@ on (a, c) must be the one that ``ℓ_ab + ℓ_bc`` gives. Source: arXiv 2603.019
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from geomdiag.metrics._array import Array, to_numpy
 from geomdiag.metrics._quantiles import Weighted, weighted_quantiles
-from geomdiag.metrics._summary import STATISTICS, ViolationSummary
-from geomdiag.metrics.divergence import CLAMP, directed_kl, jensen_shannon, symmetric_kl
+from geomdiag.metrics._summary import PARTS, STATISTICS, ViolationSummary
+from geomdiag.metrics.divergence import CLAMP, divergences
 
 __all__ = ["composition_violation", "convolve"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+_Index = slice | IntArray
 
-_ROWS = 4096  # instances worked on at once
-_LEVELS = {"p50": 0.5, "p95": 0.95, "max": 1.0}
+_AT_ONCE = 20_000  # probabilities worked on at once: a few arrays of them stay in cache
 
 
-def convolve(p: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the distribution of the sum of a class drawn from `p` and one of `others`.
+class _Convolution:
+    """Convolution over the classes, for many pairs of distributions at once.
+
+    Works on arrays (classes, m): each step is then one product of long rows.
+    """
+
+    def __init__(self, classes: int, sums: IntArray | None) -> None:
+        place = np.arange(classes)
+        if sums is None:
+            total = place[:, None] + place[None, :]
+            self.steps: list[tuple[int, _Index, _Index]] = [
+                (i, slice(0, classes - i), slice(i, classes)) for i in range(classes)
+            ]
+            self.beyond = (total >= classes).astype(np.float64)
+            return
+        if sums.shape != (classes, classes) or sums.min() < -1 or sums.max() >= classes:
+            raise ValueError(
+                f"sums has shape {sums.shape} and entries {sums.min()} ... {sums.max()}; expected "
+                f"({classes}, {classes}) and classes 0 ... {classes - 1}, or -1 for none"
+            )
+        self.beyond = (sums < 0).astype(np.float64)
+        self.steps = [(i, js, ks) for i in range(classes) for js, ks in _distinct(sums[i])]
+
+    def __call__(self, first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the normalised convolution (classes, m), and the mass beyond the classes."""
+        kept = np.zeros_like(second)
+        for i, js, ks in self.steps:
+            kept[ks] += first[i] * second[js]
+        lost = np.einsum("im,im->m", first, self.beyond @ second)
+        kept /= kept.sum(axis=0)
+        return kept, lost
+
+
+def _distinct(sums: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield the classes that have a sum, and these sums, none twice in one portion."""
+    left = np.flatnonzero(sums >= 0)
+    while len(left):
+        _, first = np.unique(sums[left], return_index=True)
+        yield left[first], sums[left[first]]
+        left = np.delete(left, first)
+
+
+def convolve(
+    first: FloatArray, second: FloatArray, sums: IntArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Return the distribution of the sum of a class drawn from each of two distributions.
 
     Parameters
     ----------
-    p : (K,) float array
-        Probabilities of the classes 0 ... K-1.
-    others : (m, K) float array
-        The same for m second parts.
+    first, second : (m, K) float array
+        Probabilities of the classes 0 ... K-1, row by row.
+    sums : (K, K) int array, optional
+        Class of the sum of two classes, -1 where there is none. None: class ``i + j``.
 
     Returns
     -------
@@ -45,33 +88,34 @@ def convolve(p: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]
         The convolution cut to the K classes, and normalised again.
     (m,) float array
         The probability that was cut off.
+
+    Raises
+    ------
+    ValueError
+        If `sums` is no such table.
     """
-    classes = len(p)
-    padded = np.concatenate([np.zeros(classes - 1), p])
-    shifted = sliding_window_view(padded, classes)[::-1]  # row s is p moved up by s classes
-    kept = others @ np.ascontiguousarray(shifted)
-    mass = kept.sum(axis=1)
-    beyond = np.concatenate([np.cumsum(p[::-1])[:-1][::-1], [0.0]])  # P(class > i)
-    lost = others @ np.concatenate([[0.0], beyond[:-1][::-1]])
-    return kept / mass[:, None], lost
+    first, second = np.broadcast_arrays(np.atleast_2d(first), np.atleast_2d(second))
+    composed, lost = _Convolution(first.shape[1], sums)(first.T, second.T)
+    return composed.T, lost
 
 
 def _convolutions(
-    log_p: FloatArray, whole: IntArray, parts: IntArray, compare: Callable[..., FloatArray]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return divergence, Jensen-Shannon and lost mass of each instance."""
-    p = np.exp(np.maximum(log_p, CLAMP))
-    kl, js, lost = np.empty(len(whole)), np.empty(len(whole)), np.empty(len(whole))
-    order = np.argsort(parts[:, 0], kind="stable")
-    firsts, starts = np.unique(parts[order, 0], return_index=True)
-    for first, group in zip(firsts, np.split(order, starts[1:]), strict=True):
-        for begin in range(0, len(group), _ROWS):
-            rows = group[begin : begin + _ROWS]
-            composed, lost[rows] = convolve(p[first], p[parts[rows, 1]])
-            log_composed = np.log(composed)
-            kl[rows] = compare(log_composed, log_p[whole[rows]])
-            js[rows] = jensen_shannon(log_composed, log_p[whole[rows]])
-    return kl, js, lost
+    log_p: FloatArray, whole: IntArray, parts: IntArray, sums: IntArray | None
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return symmetric and directed KL, Jensen-Shannon and lost mass of each instance."""
+    by_class = np.ascontiguousarray(log_p.T)
+    p = np.exp(np.maximum(by_class, CLAMP))
+    convolution = _Convolution(len(p), sums)
+    kl, directed, js, lost = (np.empty(len(whole)) for _ in range(4))
+    step = max(16, _AT_ONCE // len(p))
+    for begin in range(0, len(whole), step):
+        rows = slice(begin, begin + step)
+        first, second = (p.take(parts[rows, side], axis=1) for side in (0, 1))
+        composed, lost[rows] = convolution(first, second)
+        kl[rows], directed[rows], js[rows] = divergences(
+            np.log(composed).T, by_class.take(whole[rows], axis=1).T
+        )
+    return kl, directed, js, lost
 
 
 def _verdict(odds: FloatArray) -> FloatArray:
@@ -79,17 +123,13 @@ def _verdict(odds: FloatArray) -> FloatArray:
     return np.stack([-np.logaddexp(0.0, -odds), -np.logaddexp(0.0, odds)], axis=1)
 
 
-def _statistics(values: FloatArray, statistics: Sequence[str]) -> dict[str, float]:
+def _statistics(values: FloatArray) -> dict[str, float]:
     values = np.maximum(values, 0.0)  # rounding of an agreement; NaN stays NaN
-    result = dict(
-        zip(
-            _LEVELS,
-            weighted_quantiles([Weighted(values, 1.0)], list(_LEVELS.values())),
-            strict=True,
-        )
-    )
-    result["mean"] = float(values.mean()) if len(values) else float("nan")
-    return {statistic: result[statistic] for statistic in statistics}
+    levels = {name: level for name, level in STATISTICS.items() if level is not None}
+    quantiles = weighted_quantiles([Weighted(values, 1.0)], list(levels.values()))
+    found = dict(zip(levels, quantiles, strict=True))
+    found["mean"] = float(values.mean()) if len(values) else float("nan")
+    return {name: found[name] for name in STATISTICS}
 
 
 def composition_violation(
@@ -99,7 +139,8 @@ def composition_violation(
     whole: Array,
     parts: Array,
     odds: tuple[int, int] | None = None,
-    directed: bool = False,
+    sums: Array | None = None,
+    train: Array | None = None,
     exact: bool = True,
 ) -> ViolationSummary:
     """Measure how far outputs are from what the outputs of two others compose to.
@@ -120,10 +161,12 @@ def composition_violation(
         Rows it is composed of.
     odds : (int, int), optional
         ``(positive, negative)`` classes of the log-odds ``ℓ``, for ``logit_sum``.
-    directed : bool
-        False: symmetric KL. True: ``KL(composed ‖ whole)``. The paper's text calls the
-        triangle divergence symmetric while its formula has one direction: both are kept,
-        the symmetric one is the default.
+    sums : (classes, classes) int array, optional
+        Class of the sum of two classes' distances, -1 where there is none, for
+        ``convolution``. None: class ``k`` is the distance ``k``.
+    train : (n,) bool array, optional
+        Which inputs were trained on; gives `ViolationSummary.by_part`, by the three inputs
+        of an instance.
     exact : bool
         Whether the instances are all there are. Otherwise they are taken for a uniform
         sample, and the standard error of the mean is given.
@@ -131,11 +174,14 @@ def composition_violation(
     Returns
     -------
     ViolationSummary
+        The paper's text calls the triangle divergence symmetric while its formula has one
+        direction: both are kept, `kl` is the symmetric one, `directed` is
+        ``KL(composed ‖ whole)``.
 
     Raises
     ------
     ValueError
-        If the rule is unknown or ``logit_sum`` has no `odds`.
+        If the rule is unknown, ``logit_sum`` has no `odds`, or shapes contradict each other.
 
     References
     ----------
@@ -146,28 +192,46 @@ def composition_violation(
     pairs = to_numpy(parts).astype(np.int64).reshape(-1, 2)
     if rows.shape != (len(pairs),):
         raise ValueError(f"whole has shape {rows.shape}; expected ({len(pairs)},), as parts has")
-    compare = directed_kl if directed else symmetric_kl
+    trained = None if train is None else to_numpy(train).astype(bool)
+    if trained is not None and trained.shape != (len(values),):
+        raise ValueError(
+            f"train has shape {trained.shape}; expected ({len(values)},), one per input"
+        )
     lost = None
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         if rule == "convolution":
-            kl, js, lost = _convolutions(values, rows, pairs, compare)
+            table = None if sums is None else to_numpy(sums).astype(np.int64)
+            kl, directed, js, lost = _convolutions(values, rows, pairs, table)
         elif rule == "logit_sum":
             if odds is None:
                 raise ValueError("the rule logit_sum needs odds=(positive class, negative class)")
             log_odds = values[:, odds[0]] - values[:, odds[1]]
             composed = _verdict(log_odds[pairs[:, 0]] + log_odds[pairs[:, 1]])
-            kl = compare(composed, _verdict(log_odds[rows]))
-            js = jensen_shannon(composed, _verdict(log_odds[rows]))
+            kl, directed, js = divergences(composed, _verdict(log_odds[rows]))
         else:
             raise ValueError(f"unknown rule {rule!r}; expected convolution or logit_sum")
         error = None
         if not exact and len(kl) > 1:
             error = float(kl.std(ddof=1) / np.sqrt(len(kl)))
         return ViolationSummary(
-            kl=_statistics(kl, tuple(STATISTICS)),
-            js=_statistics(js, tuple(STATISTICS)),
+            kl=_statistics(kl),
+            js=_statistics(js),
             instances=len(kl),
             exact=dict.fromkeys(STATISTICS, exact),
-            lost_mass=None if lost is None else _statistics(lost, tuple(STATISTICS)),
+            by_part=None if trained is None else _by_part(kl, trained, rows, pairs),
+            lost_mass=None if lost is None else _statistics(lost),
             standard_error=error,
+            directed=_statistics(directed),
         )
+
+
+def _by_part(
+    kl: FloatArray, train: NDArray[np.bool_], whole: IntArray, parts: IntArray
+) -> dict[str, dict[str, float]]:
+    """Return the statistics by how many of an instance's three inputs were trained on."""
+    trained = train[whole].astype(np.int8) + train[parts[:, 0]] + train[parts[:, 1]]
+    inside = dict(zip(PARTS, (trained == 3, trained == 0, trained % 3 != 0), strict=True))
+    return {
+        part: _statistics(kl[chosen]) | {"instances": float(chosen.sum())}
+        for part, chosen in inside.items()
+    }

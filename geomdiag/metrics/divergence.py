@@ -11,6 +11,7 @@ from geomdiag.metrics._array import Array, namespace, to_float64
 __all__ = [
     "CLAMP",
     "directed_kl",
+    "divergences",
     "jensen_shannon",
     "mean_pair_violation",
     "symmetric_kl",
@@ -41,8 +42,11 @@ def symmetric_kl(log_p: Array, log_q: Array) -> Array:
     """
     xp = namespace(log_p, log_q)
     log_p, log_q = to_float64(log_p), to_float64(log_q)
-    difference = xp.exp(_clamped(log_p)) - xp.exp(_clamped(log_q))
-    return 0.5 * xp.sum(difference * (log_p - log_q), axis=-1)
+    return _symmetric(log_p - log_q, xp.exp(_clamped(log_p)) - xp.exp(_clamped(log_q)))
+
+
+def _symmetric(ratio: Array, difference: Array) -> Array:
+    return 0.5 * namespace(ratio).sum(difference * ratio, axis=-1)
 
 
 def jensen_shannon(log_p: Array, log_q: Array) -> Array:
@@ -69,9 +73,13 @@ def jensen_shannon(log_p: Array, log_q: Array) -> Array:
     xp = namespace(log_p, log_q)
     log_p, log_q = _clamped(to_float64(log_p)), _clamped(to_float64(log_q))
     p, q = xp.exp(log_p), xp.exp(log_q)
-    difference = p - q
+    return _jensen_shannon(log_p - log_q, p - q, p, q)
+
+
+def _jensen_shannon(clamped_ratio: Array, difference: Array, p: Array, q: Array) -> Array:
+    xp = namespace(p)
     log_cosh = 0.5 * xp.log1p(difference * difference / (4.0 * p * q))
-    return xp.sum(0.25 * difference * (log_p - log_q) - 0.5 * (p + q) * log_cosh, axis=-1)
+    return xp.sum(0.25 * difference * clamped_ratio - 0.5 * (p + q) * log_cosh, axis=-1)
 
 
 def directed_kl(log_p: Array, log_q: Array) -> Array:
@@ -91,9 +99,38 @@ def directed_kl(log_p: Array, log_q: Array) -> Array:
     """
     xp = namespace(log_p, log_q)
     log_p, log_q = to_float64(log_p), to_float64(log_q)
-    p, q = xp.exp(_clamped(log_p)), xp.exp(_clamped(log_q))
-    ratio = _clamped(log_p) - _clamped(log_q)
-    return xp.sum(p * (log_p - log_q) - q * xp.expm1(ratio), axis=-1)
+    bounded_p, bounded_q = _clamped(log_p), _clamped(log_q)
+    return _directed(log_p - log_q, bounded_p - bounded_q, xp.exp(bounded_p), xp.exp(bounded_q))
+
+
+def _directed(ratio: Array, clamped_ratio: Array, p: Array, q: Array) -> Array:
+    xp = namespace(p)
+    return xp.sum(p * ratio - q * xp.expm1(clamped_ratio), axis=-1)
+
+
+def divergences(log_p: Array, log_q: Array) -> tuple[Array, Array, Array]:
+    """Return `symmetric_kl`, `directed_kl` and `jensen_shannon` at a third of their price.
+
+    Parameters
+    ----------
+    log_p, log_q : (..., classes) array
+        Log-probabilities, NumPy or torch.
+
+    Returns
+    -------
+    three (...) float64 arrays
+        Nats.
+    """
+    xp = namespace(log_p, log_q)
+    log_p, log_q = to_float64(log_p), to_float64(log_q)
+    bounded_p, bounded_q = _clamped(log_p), _clamped(log_q)
+    p, q = xp.exp(bounded_p), xp.exp(bounded_q)
+    ratio, clamped_ratio, difference = log_p - log_q, bounded_p - bounded_q, p - q
+    return (
+        _symmetric(ratio, difference),
+        _directed(ratio, clamped_ratio, p, q),
+        _jensen_shannon(clamped_ratio, difference, p, q),
+    )
 
 
 def mean_pair_violation(log_p_a: Array, log_p_b: Array) -> Array:
