@@ -105,7 +105,6 @@ def test_representations(name: str) -> None:
     check(made(name))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["S6", "A6", "S5xZ3"])
 def test_large_representations(name: str) -> None:
     check(finite_group(name))
