@@ -6,13 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
-from geomdiag.training import Progress, load_recipe, train
+from geomdiag.training import Progress, TransformerModel, load_recipe, train
 from geomdiag.training.files import check_folder, is_finished
+from geomdiag.training.networks import build_network
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 NAMES = ["modadd-p31-transformer", "modadd-p31-mlp"]
+RECIPES = sorted((FIXTURES / "recipes").glob("*.toml"))
+#: Those that train in minutes on one core; the others are the published settings.
+SMALL = [path for path in RECIPES if load_recipe(path).training.steps < 100_000]
 
 
 class Enough(Exception):
@@ -70,9 +75,70 @@ def test_first_steps_come_out_as_recorded(name: str, tmp_path: Path) -> None:
     assert splits[0] == splits[1]
 
 
-def test_every_recipe_is_valid() -> None:
-    paths = sorted((FIXTURES / "recipes").glob("*.toml"))
-    assert {path.stem for path in paths} == {load_recipe(path).name for path in paths}
-    published = load_recipe(FIXTURES / "recipes" / "modadd-p113-transformer.toml")
-    assert published.task == "modadd:p=113"
-    assert len(published.training.seeds) == 20
+def test_every_recipe_has_its_own_name() -> None:
+    assert {path.stem for path in RECIPES} == {load_recipe(path).name for path in RECIPES}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_builds_its_task_and_runs_forward(path: Path) -> None:
+    recipe = load_recipe(path)
+    task = recipe.build_task()
+    network = build_network(task, recipe.model)
+    parameters = {name: torch.from_numpy(array)[None] for name, array in network.initial(0).items()}
+    rows = np.linspace(0, len(task.inputs) - 1, 9).astype(np.int64)
+    logits = network.logits(parameters, torch.from_numpy(task.inputs[rows].T[:, None].copy()))
+    assert logits.shape == (1, 9, task.classes)
+    assert logits.isfinite().all()
+    # two inputs with another answer are not the same to the network
+    assert logits[0].std(0).min() > 0
+
+
+#: arXiv 2603.01968: tasks, train fraction and weight decay.
+PUBLISHED = {
+    **{
+        f"{name}:p=113": (0.3, 1)
+        for name in ("modadd", "modsub", "modsquare", "modcube", "modmul", "modaffine")
+    },
+    **{
+        f"graph:{name}": (0.8, 3)
+        for name in (
+            "path-64",
+            "cycle-64",
+            "lattice-7x7",
+            "lattice-7x7x7",
+            "cylinder-7x7",
+            "hypercube-7",
+        )
+    },
+    "comparison:7x7": (0.2, 1),
+    "comparison:3x3x3": (0.2, 1),
+}
+
+
+def test_the_published_settings_are_all_there() -> None:
+    recipes = [load_recipe(path) for path in RECIPES]
+    published = {recipe.task: recipe for recipe in recipes if recipe.training.steps == 100_000}
+    assert set(published) == set(PUBLISHED)
+    for task, (fraction, decay) in PUBLISHED.items():
+        recipe, training = published[task], published[task].training
+        assert recipe.model == TransformerModel(
+            layers=1, d_model=128, heads=4, d_mlp=512, activation="relu"
+        )
+        assert (training.train_fraction, training.weight_decay) == (fraction, decay)
+        assert (training.lr, training.betas, training.warmup) == (1e-3, (0.9, 0.98), 10)
+        assert (training.seeds, training.split_seed) == (tuple(range(20)), "seed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
+def test_small_recipes_learn_from_the_start(path: Path, tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    def watch(event: Progress) -> None:
+        losses.extend(event.train_loss)
+        stop(event)
+
+    with pytest.raises(Enough):
+        train(path, tmp_path, progress=watch)
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0] - 0.1

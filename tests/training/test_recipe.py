@@ -93,6 +93,11 @@ def test_errors_name_key_found_and_allowed(
     assert key in message or (section or "") in message
 
 
+def test_three_operands_need_a_transformer() -> None:
+    with pytest.raises(RecipeError, match=r"found 'mlp', expected 'transformer'.*3 operands"):
+        parse_recipe({**GOOD, "task": "comparison:3x2", "model": {"kind": "mlp"}})
+
+
 def test_missing_keys_are_named() -> None:
     with pytest.raises(RecipeError, match=r"\[training\]: missing"):
         parse_recipe({"name": "r", "task": "modadd:p=5"})

@@ -25,9 +25,16 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "model"), CASES)
-def test_stacked_forward_equals_the_naive_one(kind: str, model: dict[str, Any]) -> None:
-    recipe = small(kind, model=model)
+#: Three symbols an input, more symbols than entities; other answers than tokens.
+OTHER_TASKS = ["comparison:3x2", "graph:path-6", "group:D3"]
+CASES_BY_TASK = [("modadd:p=5", *case) for case in CASES] + [
+    (task, *case) for task in OTHER_TASKS for case in CASES[:4]
+]
+
+
+@pytest.mark.parametrize(("spec", "kind", "model"), CASES_BY_TASK)
+def test_stacked_forward_equals_the_naive_one(spec: str, kind: str, model: dict[str, Any]) -> None:
+    recipe = small(kind, model=model, task=spec)
     task = recipe.build_task()
     network = build_network(task, recipe.model)
     initial = [network.initial(seed) for seed in (0, 1, 2)]
@@ -44,6 +51,24 @@ def test_stacked_forward_equals_the_naive_one(kind: str, model: dict[str, Any]) 
     for i, arrays in enumerate(initial):
         wanted = Naive(arrays, recipe, torch.float64)(torch.from_numpy(task.inputs[rows[i]]))
         torch.testing.assert_close(found[i], wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_every_symbol_has_its_row_and_the_answer_its_classes() -> None:
+    recipe = small(task="comparison:3x2")
+    task = recipe.build_task()
+    network = build_network(task, recipe.model)
+    # six entities, two attributes, "="
+    assert (task.tokens, task.vocabulary) == (6, 8)
+    assert network.shapes["embed.W_E"] == (9, 8)
+    assert network.shapes["pos_embed.W_pos"] == (4, 8)
+    assert network.shapes["unembed.W_U"] == (8, 3)
+    told = ("d_vocab", "d_vocab_out", "n_ctx", "equals_token")
+    assert [network.config[key] for key in told] == [9, 3, 4, 8]
+    distances = small(task="graph:path-6").build_task()
+    without = build_network(distances, small(model={"equals_token": False}).model)
+    assert without.shapes["embed.W_E"] == (6, 8)
+    assert without.shapes["unembed.W_U"] == (8, 6)
+    assert [without.config[key] for key in told] == [6, 6, 2, None]
 
 
 def test_initial_values() -> None:

@@ -49,9 +49,18 @@ def last_weights(folder: Path) -> dict[str, NDArray[Any]]:
     return weights
 
 
-@pytest.mark.parametrize("kind", ["transformer", "mlp"])
-def test_twenty_steps_equal_a_plain_training_loop(tmp_path: Path, kind: str) -> None:
-    recipe = small(kind, training={"steps": 20, "lr": 1e-2}, dtype="float64")
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        ("modadd:p=5", "transformer"),
+        ("modadd:p=5", "mlp"),
+        ("comparison:3x2", "transformer"),
+        ("graph:path-6", "transformer"),
+        ("graph:path-6", "mlp"),
+    ],
+)
+def test_twenty_steps_equal_a_plain_training_loop(tmp_path: Path, spec: str, kind: str) -> None:
+    recipe = small(kind, task=spec, training={"steps": 20, "lr": 1e-2}, dtype="float64")
     (folder,) = train(recipe, tmp_path)
 
     task = recipe.build_task()
@@ -236,30 +245,43 @@ def test_files_say_what_they_hold(tmp_path: Path, kind: str) -> None:
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_geomdiag_reads_its_own_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("spec", "kind", "model"),
+    [
+        ("modadd:p=5", "transformer", {}),
+        ("modadd:p=5", "transformer", {"equals_token": False}),
+        ("modadd:p=5", "mlp", {}),
+        ("modadd:p=5", "mlp", {"combine": "sum"}),
+        ("graph:path-6", "transformer", {}),
+        ("graph:path-6", "transformer", {"equals_token": False}),
+        ("graph:path-6", "mlp", {}),
+        ("group:D3", "transformer", {}),
+        ("group:D3", "mlp", {}),
+    ],
+)
+def test_geomdiag_reads_its_own_runs(
+    tmp_path: Path, spec: str, kind: str, model: dict[str, Any]
+) -> None:
     from geomdiag.checkpoints import open_runs
     from geomdiag.models import snapshot
 
-    for kind in ("transformer", "mlp"):
-        for model in ({}, {"equals_token": False} if kind == "transformer" else {"combine": "sum"}):
-            recipe = small(kind, model=model, training={"seeds": [4, 2]})
-            out = tmp_path / kind / str(len(model))
-            train(recipe, out)
-            with pytest.raises(Killed):  # an unfinished training must not disturb
-                train(replace(recipe, name="more"), out, progress=killer(30), state_every=0)
-            task = recipe.build_task()
-            runs = open_runs(out)
-            assert len(runs) == 4
-            series = next(series for name, series in runs.items() if "small/seed=2" in name)
-            assert series.split is not None
-            assert series.history is not None
-            part = series.split.mask(task.inputs)
-            shot = snapshot(series[-1], task, train=part, config=series.config)
-            right = shot.logits.argmax(1) == task.answers
-            stored = series.history.values
-            assert right[part].mean() == pytest.approx(stored["train_accuracy"][-1])
-            assert right[~part].mean() == pytest.approx(stored["heldout_accuracy"][-1])
-            assert shot.swap_invariant == (model == {"combine": "sum"})
+    recipe = small(kind, task=spec, model=model, training={"seeds": [4, 2]})
+    train(recipe, tmp_path)
+    with pytest.raises(Killed):  # an unfinished training must not disturb
+        train(replace(recipe, name="more"), tmp_path, progress=killer(30), state_every=0)
+    task = recipe.build_task()
+    runs = open_runs(tmp_path)
+    assert len(runs) == 4
+    series = next(series for name, series in runs.items() if "small/seed=2" in name)
+    assert series.split is not None
+    assert series.history is not None
+    part = series.split.mask(task.inputs)
+    shot = snapshot(series[-1], task, train=part, config=series.config)
+    right = shot.logits.argmax(1) == task.answers
+    stored = series.history.values
+    assert right[part].mean() == pytest.approx(stored["train_accuracy"][-1])
+    assert right[~part].mean() == pytest.approx(stored["heldout_accuracy"][-1])
+    assert shot.swap_invariant == (model == {"combine": "sum"})
 
 
 def test_progress_tells_the_curves(tmp_path: Path) -> None:
