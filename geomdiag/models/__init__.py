@@ -13,7 +13,7 @@ from geomdiag.checkpoints.series import Checkpoint, TensorSpec
 from geomdiag.checkpoints.splits import Split
 from geomdiag.errors import ArchitectureError, TaskError
 from geomdiag.models.factory import CallableNetwork, load_factory
-from geomdiag.models.layout import fitting_tokens, plan
+from geomdiag.models.layout import Sizes, fitting_specifications, fitting_tokens, plan
 from geomdiag.models.recognition import Architecture, Match, NearMiss, nearest, shared_prefixes
 from geomdiag.models.settings import Settings
 from geomdiag.models.snapshot import Matrix, Network, Snapshot
@@ -162,7 +162,8 @@ def infer_task(
     Raises
     ------
     TaskError
-        If the task lacks a parameter that the checkpoint cannot tell.
+        If the task lacks a parameter that the checkpoint cannot tell; the message names
+        specifications that its sizes would fit.
     """
     from geomdiag import tasks
 
@@ -174,6 +175,8 @@ def infer_task(
         unsaid = error
     specs = checkpoint.tensors.specs()
     merged = full_config(checkpoint, config)
+    family = spec.partition(":")[0].strip()
+    sizes: Sizes | None = None
     if checkpoint.kind == "dump":
         from geomdiag.models.dumps import dump_sizes
 
@@ -181,15 +184,19 @@ def infer_task(
         candidates: tuple[int, ...] = () if tokens is None else (tokens,)
         reason = "its shapes do not tell"
     else:
-        settings, reason = Settings(merged), ""
+        settings, reason = Settings(merged), "its shapes do not tell"
         try:
-            candidates = fitting_tokens(recognise(specs, merged).sizes, settings)
+            sizes = recognise(specs, merged).sizes
+            candidates = fitting_tokens(sizes, settings)
         except ArchitectureError as error:
             said = settings.integer("p", "prime", "modulus")
             candidates = () if said is None else (said,)
             reason = str(error)
-    if not candidates:
-        raise TaskError(f"{unsaid} {checkpoint.path.name} cannot tell it: {reason}") from unsaid
+    size = getattr(tasks.TASKS[family], "size_parameter", "") if family in tasks.TASKS else ""
+    if not candidates or not size:
+        fits = () if sizes is None else fitting_specifications(sizes, family)[:3]
+        told = f"would fit {' or '.join(fits)}." if fits else f"cannot tell it: {reason}"
+        raise TaskError(f"{unsaid} {checkpoint.path.name} {told}") from unsaid
     return tasks.task_for(spec, candidates=candidates)
 
 

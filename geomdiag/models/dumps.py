@@ -80,7 +80,9 @@ def read_dump(
             continue
         values = _finite(name, arrays[name])
         wanted = task.tokens if rows == "tokens" else task.classes
-        if values.ndim != 2 or not 0 <= values.shape[0] - wanted <= EXTRA:
+        # beside the tokens there may be the task's other symbols, too
+        most = (task.vocabulary if rows == "tokens" else task.classes) + EXTRA
+        if values.ndim != 2 or not wanted <= values.shape[0] <= most:
             raise ArchitectureError(
                 f"the dump's {name!r} should have one row for each of the {wanted} {rows} of "
                 f"{task.name} and has shape {values.shape}{_hint(arrays, task)}"
@@ -122,9 +124,10 @@ def read_dump(
 
 def _hint(arrays: Mapping[str, NDArray[Any]], task: Task) -> str:
     tokens = dump_sizes({name: np.shape(value) for name, value in arrays.items()})
-    if tokens is None or tokens == task.tokens:
+    size = task.size_parameter
+    if tokens is None or tokens == task.tokens or not size:
         return ""
-    return f". It would fit p = {tokens}: check the task, or leave p out of it."
+    return f". It would fit {size} = {tokens}: check the task, or leave {size} out of it."
 
 
 def _finite(name: str, array: NDArray[Any]) -> NDArray[Any]:

@@ -1,7 +1,8 @@
 """Which row of a vocabulary stands for which token, and what a network is shown.
 
-A vocabulary holds the task's p entities first, then at most two further tokens ("=", an
-operator); two vocabularies may follow each other (one an operand).
+A vocabulary holds the symbols of the task's inputs first (its p entities, then what else
+inputs are written in), then at most two further tokens ("=", an operator); two vocabularies
+may follow each other (one an operand).
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from geomdiag.errors import ArchitectureError
 from geomdiag.models.settings import Settings
 from geomdiag.tasks.contract import Task
+from geomdiag.tasks.families import fitting_tasks
+from geomdiag.tasks.families import task as task_of
 
-__all__ = ["Sizes", "Slot", "TokenLayout", "fitting_tokens", "plan"]
+__all__ = ["Sizes", "Slot", "TokenLayout", "fitting_specifications", "fitting_tokens", "plan"]
 
-#: At most this many rows beside the entities: "=" and one operator.
+#: At most this many rows beside the task's symbols: "=" and one operator.
 EXTRA = 2
 
 
@@ -57,7 +60,7 @@ class TokenLayout:
     tokens : int
         Entities p.
     offsets : tuple of int
-        First row of each operand's vocabulary.
+        First row of each operand's vocabulary; an operand may be any symbol of the task.
     slots : tuple of Slot
         The sequence; the answer is read at the last position.
     """
@@ -119,13 +122,31 @@ def _equals_shown(settings: Settings) -> bool:
     return settings.flag("eqn_sign") is not False
 
 
+def fitting_specifications(sizes: Sizes, family: str) -> tuple[str, ...]:
+    """Return the task specifications that a network of these sizes fits, for messages.
+
+    Parameters
+    ----------
+    sizes : Sizes
+        From the shapes.
+    family : str
+        Its own specifications go first.
+
+    Returns
+    -------
+    tuple of str
+    """
+    known = fitting_tasks(sizes.vocabulary, sizes.classes, family=family)
+    return tuple(spec for spec in known if not _contradiction(task_of(spec), sizes))
+
+
 def plan(task: Task, sizes: Sizes, settings: Settings, notices: list[str]) -> TokenLayout:
     """Return how `task` is shown to a network of these sizes.
 
     Parameters
     ----------
     task : Task
-        Gives the number of tokens, operands and classes.
+        Gives the number of symbols, operands and classes.
     sizes : Sizes
         From the shapes.
     settings : Settings
@@ -141,89 +162,127 @@ def plan(task: Task, sizes: Sizes, settings: Settings, notices: list[str]) -> To
     ------
     ArchitectureError
         If vocabulary or read-out do not fit the task; the message names the sizes and which
-        p would fit.
+        tasks would.
     """
-    arity = task.inputs.shape[1]
-    p, vocabulary = task.tokens, sizes.vocabulary
-    _check_classes(task, sizes, settings)
-    two = arity == 2 and vocabulary >= 2 * p > p + EXTRA
-    rows = 2 * p if two else p
-    extra = vocabulary - rows
-    if not 0 <= extra <= EXTRA:
-        raise _wrong_size(task, sizes, settings)
-    if extra and not sizes.sequence and sizes.classes > task.classes:
-        # Without a sequence there is no "=" to be a token and a class: p is too small.
-        raise _wrong_size(task, sizes, settings)
+    if contradiction := _contradiction(task, sizes):
+        raise ArchitectureError(f"{contradiction}{_hint(task, sizes, settings)}")
+    arity, symbols = task.inputs.shape[1], task.vocabulary
+    p, vocabulary, context = task.tokens, sizes.vocabulary, sizes.context
+    rows = _rows(task, sizes)
+    two, extra = rows > symbols, vocabulary - rows
     if settings.flag("diff_vocab") and not two:
         raise ArchitectureError(
             f"the configuration says that each operand has its own vocabulary (diff_vocab), but "
-            f"the embedding has {vocabulary} rows, less than 2 x {p}. Check the task or the "
+            f"the embedding has {vocabulary} rows, less than 2 x {symbols}. Check the task or the "
             "configuration."
         )
-    offsets = (0, p) if two else (0,) * arity
+    offsets = (0, symbols) if two else (0,) * arity
     operands = tuple(Slot(operand=index) for index in range(arity))
     if not sizes.sequence:
         if extra:
             notices.append(f"the last {extra} rows of the vocabulary are used by no input")
         return TokenLayout(p, offsets, operands)
-    context = sizes.context
-    if context is not None and context < arity:
-        raise ArchitectureError(
-            f"the positional embedding has {context} rows, but {task.name} has inputs of {arity} "
-            "operands. Check the task."
-        )
-    if not extra and context is not None and context > arity:
-        raise ArchitectureError(
-            f"the network reads {context} positions, but {task.name} fills {arity} and its "
-            f"{p} tokens leave no row of the vocabulary ({vocabulary} rows) for an '='. "
-            f"The checkpoint would fit p = {vocabulary - 1}: check the task."
-        )
     if not extra or not _equals_shown(settings) or context == arity:
         if extra:
             notices.append(f"no '=' follows the operands: {extra} vocabulary rows are not used")
         return TokenLayout(p, offsets, operands)
     equals = settings.integer("equals_token", "eq_token", "equal_token")
-    if extra == 1 or (context is not None and context == arity + 1):
+    # an operator stands between two operands; inputs of more symbols name it themselves
+    if extra == 1 or arity != 2 or (context is not None and context == arity + 1):
         if extra > 1 and equals is None:
-            notices.append(f"two tokens beside the {rows} entities: row {rows} is taken for '='")
+            notices.append(f"two tokens beside the {rows} of the task: row {rows} is taken for '='")
         equals = rows if equals is None else equals
         slots = (*operands, Slot(token=equals))
     else:
         operator = settings.integer("op_token", "operator_token")
         if equals is None or operator is None:
             notices.append(
-                f"two tokens beside the {rows} entities: inputs are read as [a, op, b, =] with "
+                f"two tokens beside the {rows} of the task: inputs are read as [a, op, b, =] with "
                 f"'=' in row {rows} and the operator in row {rows + 1} (say 'equals_token' and "
                 "'op_token' in the run's configuration if they are not)"
             )
         equals = rows if equals is None else equals
         operator = 2 * rows + 1 - equals if operator is None else operator
         slots = (operands[0], Slot(token=operator), *operands[1:], Slot(token=equals))
-    outside = [slot.token for slot in slots if slot.token is not None and slot.token >= vocabulary]
+    fixed = [slot.token for slot in slots if slot.token is not None]
+    outside = [token for token in fixed if not 0 <= token < vocabulary]
+    taken = [token for token in fixed if 0 <= token < rows]
     if context is not None and len(slots) > context:
         raise ArchitectureError(
             f"the inputs of {task.name} fill {len(slots)} positions ({extra} tokens beside its "
-            f"entities), and the positional embedding has {context}. Check the task."
+            f"own), and the positional embedding has {context}. Check the task."
         )
     if outside:
         raise ArchitectureError(
             f"the configuration names token {outside[0]}, but the vocabulary has {vocabulary} rows"
         )
+    if taken:
+        raise ArchitectureError(
+            f"the configuration gives '=' or the operator the row {taken[0]} of the vocabulary, "
+            f"which is one of the {rows} that {task.name} takes for its inputs. Check the task or "
+            "the configuration."
+        )
     return TokenLayout(p, offsets, slots)
 
 
-def _check_classes(task: Task, sizes: Sizes, settings: Settings) -> None:
-    allowed = {task.classes + further for further in range(EXTRA + 1)} | {sizes.vocabulary}
-    if sizes.classes < task.classes or sizes.classes not in allowed:
-        raise _wrong_size(task, sizes, settings)
+def _rows(task: Task, sizes: Sizes) -> int:
+    """Return how many rows of the vocabulary the task's symbols take: once, or once an operand."""
+    symbols = task.vocabulary
+    two = task.inputs.shape[1] == 2 and sizes.vocabulary >= 2 * symbols > symbols + EXTRA
+    return 2 * symbols if two else symbols
 
 
-def _wrong_size(task: Task, sizes: Sizes, settings: Settings) -> ArchitectureError:
+def _contradiction(task: Task, sizes: Sizes) -> str:
+    """Return why a network of these sizes cannot have learnt the task, or an empty string."""
+    arity, vocabulary, context = task.inputs.shape[1], sizes.vocabulary, sizes.context
+    extra = vocabulary - _rows(task, sizes)
+    allowed = {task.classes + further for further in range(EXTRA + 1)} | {vocabulary}
+    if (
+        not 0 <= extra <= EXTRA
+        or sizes.classes < task.classes
+        or sizes.classes not in allowed
+        # Without a sequence there is no "=" to be a token and a class: p is too small.
+        or (extra and not sizes.sequence and sizes.classes > task.classes)
+    ):
+        symbols = task.vocabulary - task.tokens
+        return (
+            f"the checkpoint does not fit {task.name}: its vocabulary has {vocabulary} rows and "
+            f"its read-out {sizes.classes} classes, while the task has {task.tokens} tokens"
+            + (f" with {symbols} further symbols" if symbols else "")
+            + f" and {task.classes} classes."
+        )
+    if not sizes.sequence:
+        if arity == 2 and task.vocabulary == task.tokens:
+            return ""
+        return (
+            f"the network reads two operands at once, and an input of {task.name} is a sequence of "
+            f"{arity} symbols, not all of them entities: only networks that read sequences "
+            "(decoder transformers) are run on it. Give the model yourself with --model "
+            "package.module:factory."
+        )
+    if context is not None and context < arity:
+        return (
+            f"the positional embedding has {context} rows, but {task.name} has inputs of {arity} "
+            "operands."
+        )
+    if not extra and context is not None and context > arity:
+        return (
+            f"the network reads {context} positions, but {task.name} fills {arity} and its "
+            f"{task.vocabulary} symbols leave no row of the vocabulary ({vocabulary} rows) for an "
+            "'='."
+        )
+    return ""
+
+
+def _hint(task: Task, sizes: Sizes, settings: Settings) -> str:
+    """Return which tasks would fit, as the end of a message."""
+    size = task.size_parameter
     fits = [tokens for tokens in fitting_tokens(sizes, settings) if tokens != task.tokens]
-    hint = " or ".join(str(tokens) for tokens in fits[:2]) or "no number of tokens"
-    return ArchitectureError(
-        f"the checkpoint does not fit {task.name}: its vocabulary has {sizes.vocabulary} rows and "
-        f"its read-out {sizes.classes} classes, while the task has {task.tokens} tokens and "
-        f"{task.classes} classes. The checkpoint would fit p = {hint}: check the task, or leave p "
-        "out of it."
-    )
+    if size and fits:
+        hint = " or ".join(str(tokens) for tokens in fits[:2])
+        return (
+            f" The checkpoint would fit {size} = {hint}: check the task, or leave {size} out of it."
+        )
+    specs = fitting_specifications(sizes, task.family)[:3]
+    hint = " or ".join(specs) or "no task that is known"
+    return f" The checkpoint would fit {hint}: check the task."

@@ -10,6 +10,7 @@ that the first matrix product never happens, and the last two are one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.models.architectures.mixture import Mixture
 from geomdiag.models.architectures.transformer_names import NAMINGS, canonical, read_options
 from geomdiag.models.architectures.transformer_weights import Block, TransformerWeights
-from geomdiag.models.layout import Sizes, TokenLayout, plan
+from geomdiag.models.layout import Sizes, Slot, TokenLayout, plan
 from geomdiag.models.recognition import (
     Architecture,
     Fit,
@@ -101,6 +102,8 @@ class DecoderTransformer(Network):
 
         In the type the weights are stored in (half precision: float32).
         """
+        if inputs.shape[1] == 3:
+            return self._logits_by_middle(inputs)
         with torch.no_grad():
             grid = product_grid(inputs)
             ends = self.layout.slots[-1].operand in (None, 1)
@@ -110,6 +113,30 @@ class DecoderTransformer(Network):
                 result = self._table_logits(torch.from_numpy(np.asarray(inputs, dtype=np.int64)))
         values: NDArray[np.float32] = result.numpy()
         return values
+
+    def _logits_by_middle(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Compute inputs of three symbols as pairs, for each middle symbol that is asked.
+
+        A middle symbol that stays is as fixed as an operator, and what pairs share is shared.
+        """
+        offsets, slots = self.layout.offsets, self.layout.slots
+        outer = {0: Slot(operand=0), 2: Slot(operand=1)}
+        unembed = self.weights.unembed
+        result: NDArray[Any] = unembed.new_empty(len(inputs), unembed.shape[1]).numpy()
+        for symbol in np.unique(inputs[:, 1]):
+            fixed = Slot(token=int(symbol) + offsets[1])
+            pairs = replace(
+                self.layout,
+                offsets=(offsets[0], offsets[2]),
+                slots=tuple(
+                    slot if slot.operand is None else outer.get(slot.operand, fixed)
+                    for slot in slots
+                ),
+            )
+            rows = np.flatnonzero(inputs[:, 1] == symbol)
+            asked = DecoderTransformer(self.weights, pairs, self.roles)
+            result[rows] = asked.logits(inputs[rows][:, [0, 2]])
+        return result
 
     def logits_from_embeddings(self, operands: Sequence[Any]) -> Tensor:
         """Return logits from embedding vectors; see `Network.logits_from_embeddings`."""
