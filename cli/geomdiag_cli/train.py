@@ -52,14 +52,13 @@ def command(
         say(f"Interrupted. What was trained is kept in {out}; the same command goes on from there.")
         raise typer.Exit(130) from None
     root = out / loaded.name
-    task = loaded.task.partition(":")[0]
     if json:
         print_json({"task": loaded.task, "path": str(root), "runs": [str(f) for f in folders]})
     elif not quiet:
         count = f"{len(folders)} run{'s' * (len(folders) > 1)}"
         console = stdout()
         console.print(f"{count} of {loaded.task} in {clean(root)}", soft_wrap=True)
-        console.print(f"next: geomdiag analyze {clean(root)} --task {task}", soft_wrap=True)
+        console.print(f"next: geomdiag analyze {clean(root)} --task {loaded.task}", soft_wrap=True)
 
 
 def _parse_seeds(text: str) -> tuple[int, ...]:
