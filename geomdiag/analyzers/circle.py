@@ -24,8 +24,7 @@ _MEASURES = ("axis_ratio", "in_plane_share", "phase_error", "circularity")
 def circle(snapshot: Snapshot, task: Task) -> xr.Dataset:
     """Return ``circle`` over (matrix, block, measure) and ``pizza_circularity`` over (matrix,).
 
-    Only key blocks have a circle; the others are missing, as noise traces ellipses too. The
-    pizza's circularity is defined over cyclic groups.
+    Only key blocks have a circle; the others are missing, as noise traces ellipses too.
     """
     found = character_matrices(snapshot, task)
     labels = list(dict.fromkeys(one for _, b in found.values() for one in b.labels[1:]))
@@ -35,13 +34,13 @@ def circle(snapshot: Snapshot, task: Task) -> xr.Dataset:
     pizza = np.full(len(found), np.nan)
     for number, (name, (matrix, basis)) in enumerate(found.items()):
         values = np.asarray(matrix.values)
-        if basis.period is not None:
-            pizza[number] = pizza_circularity(values, members=basis.members)
+        phases = None if basis.period is not None else block_phases(basis)
+        pizza[number] = pizza_circularity(values, members=basis.members, phases=phases)
         own = key_spectrum(snapshot, task, name)
         blocks = own.blocks() if own is not None else np.empty(0, dtype=np.int64)
         if len(blocks):
-            phases = None if basis.period is not None else block_phases(basis)[blocks]
-            fit = circle_fit(values, blocks, members=basis.members, phases=phases)
+            angles = None if phases is None else phases[blocks]
+            fit = circle_fit(values, blocks, members=basis.members, phases=angles)
             columns = [place[basis.labels[block]] for block in blocks]
             fits[number, columns] = np.stack([getattr(fit, name) for name in _MEASURES], axis=1)
     return xr.Dataset(
@@ -65,7 +64,7 @@ def circle(snapshot: Snapshot, task: Task) -> xr.Dataset:
                 "circularity of the leading components",
                 "1",
                 "mean over the four leading principal components of the largest share of a "
-                "component's power at one frequency; for cyclic groups",
+                "component's power at one frequency (character)",
                 "arXiv:2306.17844",
                 higher_is_better=True,
             ),

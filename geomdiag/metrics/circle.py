@@ -156,7 +156,13 @@ def _angles(
     return angles, (2 * wanted) % order != 0
 
 
-def pizza_circularity(matrix: Array, *, components: int = 4, members: Array | None = None) -> float:
+def pizza_circularity(
+    matrix: Array,
+    *,
+    components: int = 4,
+    members: Array | None = None,
+    phases: Array | None = None,
+) -> float:
     """Return the circularity of Zhong et al.: how pure the leading components' waves are.
 
     For each of the leading principal components of the centred rows, the largest share of
@@ -168,15 +174,15 @@ def pizza_circularity(matrix: Array, *, components: int = 4, members: Array | No
         Rows are tokens.
     components : int
         Number of principal components, at least 1.
-    members : (m,) int array, optional
-        As in `circle_fit`.
+    members, phases
+        As in `circle_fit`; phases of all characters, one of each pair χ, χ̄.
 
     Returns
     -------
     float
-        In (0, 1]; NaN where there is no variance or m < 3. Components without variance
-        are left out of the mean. Where two frequencies have equal variance their
-        components mix, and the value depends on rounding.
+        In (0, 1]; NaN where there is no variance or all characters are real. Components
+        without variance are left out of the mean. Where two frequencies have equal variance
+        their components mix, and the value depends on rounding.
 
     Raises
     ------
@@ -199,8 +205,15 @@ def pizza_circularity(matrix: Array, *, components: int = 4, members: Array | No
     if float(values[-1]) <= 0:
         return math.nan
     leading = [i for i in reversed(range(count)) if float(values[i]) > 1e-12 * float(values[-1])]
-    waves = xp.fft.fft(xp.stack([vectors[:, i] for i in leading]), axis=1)
-    power = xp.abs(waves[:, 1 : (order - 1) // 2 + 1]) ** 2
+    chosen = xp.stack([vectors[:, i] for i in leading])
+    if phases is None:
+        power = xp.abs(xp.fft.fft(chosen, axis=1)[:, 1 : (order - 1) // 2 + 1]) ** 2
+    else:
+        angles, proper = _angles(None, phases, order)
+        if not proper.any():
+            return math.nan
+        cosine, sine = (index_like(f(angles[proper]).T, rows) for f in (np.cos, np.sin))
+        power = (chosen @ cosine) ** 2 + (chosen @ sine) ** 2
     return float(xp.mean(2 * xp.max(power, axis=1)) / order)
 
 

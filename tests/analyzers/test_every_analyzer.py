@@ -23,6 +23,9 @@ TASKS = [
     "comparison:5",
     "comparison:3x4",
     "comparison:3x3,form=binary",
+    "group:Z2xZ6",
+    "group:D4",
+    "group:A4",
 ]
 
 
@@ -100,7 +103,10 @@ def test_it_works_on_every_task_or_says_why_not(name: str, spec: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("spec", ["modadd:p=2", "modadd:p=3", "modmul:p=2", "modmul:p=3"])
+@pytest.mark.parametrize(
+    "spec",
+    ["modadd:p=2", "modadd:p=3", "modmul:p=2", "modmul:p=3", "group:Z1", "group:Z2xZ2", "group:S3"],
+)
 def test_the_smallest_tasks_do_not_break_it(name: str, spec: str) -> None:
     analyzer, task = ANALYZERS[name], gd.task(spec)
     snapshots = [random_dump(task, seed) for seed in range(2)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import geomdiag as gd
 from geomdiag.analyzers._characters import block_phases
 from geomdiag.metrics.character_helix import character_helix_fit, generates
-from geomdiag.metrics.circle import circle_fit
+from geomdiag.metrics.circle import circle_fit, pizza_circularity
 from geomdiag.metrics.helix import helix_fit
 
 
@@ -133,6 +133,10 @@ def test_circles_by_phase_are_those_by_frequency() -> None:
     found = circle_fit(rows, phases=block_phases(basis)[[2, 5]])
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10)
+    pizza = pizza_circularity(rows, phases=block_phases(basis))
+    assert pizza == pytest.approx(pizza_circularity(rows), rel=1e-10)
+    four = gd.task("group:Z2xZ2").basis
+    assert np.isnan(pizza_circularity(rows[:4], phases=block_phases(four)))
 
 
 def test_a_character_of_a_product_traces_a_circle() -> None:
