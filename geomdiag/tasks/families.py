@@ -352,9 +352,11 @@ def _build(family: str, said: Mapping[str, Any]) -> Task:
     if missing:
         notes = getattr(factory, "parameter_notes", {})
         meaning = f" ({notes[missing[0]]})" if notes.get(missing[0]) else ""
+        told = ", and there is no checkpoint here to tell it"
         raise TaskError(
-            f"{family}: the parameter {missing[0]!r}{meaning} was not said, and there is no "
-            f"checkpoint here to tell it. Write for example {_example(family)!r}."
+            f"{family}: the parameter {missing[0]!r}{meaning} was not said"
+            f"{told if getattr(factory, 'size_parameter', '') else ''}. "
+            f"Write for example {_example(family)!r}."
         )
     made = factory(**said)
     if not isinstance(made, Task):
