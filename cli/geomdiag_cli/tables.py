@@ -117,8 +117,16 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
     if (key := summary["key_blocks"]) is not None:
         found = ", ".join(key["blocks"])
         share = f"{key['share']:.1%} of the embedding's power"
-        rows.append(("key frequencies", f"{found} ({share})" if found else "none stands out"))
+        heading = _key_heading([summary])
+        rows.append((heading, f"{found} ({share})" if found else "none stands out"))
     return rows
+
+
+def _key_heading(summaries: Sequence[Summary]) -> str:
+    """Return what to call the key blocks: not every task's are frequencies."""
+    keys = [one["key_blocks"] or {"blocks": []} for one in summaries]
+    labels = [label for key in keys for label in key["blocks"]]
+    return "key frequencies" if all(one.startswith("k=") for one in labels) else "key blocks"
 
 
 def _courses(console: Console, summary: Summary) -> None:
@@ -195,7 +203,7 @@ def _lines(console: Console, summaries: Sequence[Summary]) -> None:
     console.print()
     shapes = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     shapes.add_column("run", overflow="fold", min_width=12)
-    for heading in ("key frequencies", "violation, nats", "eff. dim."):
+    for heading in (_key_heading(summaries), "violation, nats", "eff. dim."):
         shapes.add_column(heading, overflow="fold")
     for one in summaries:
         key, size = one["key_blocks"], one["effective_dimension"]

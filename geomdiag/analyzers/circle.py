@@ -1,4 +1,4 @@
-"""The ellipse that the tokens trace at each key frequency of a matrix."""
+"""The ellipse that the tokens trace at each key character (frequency) of a matrix."""
 
 from __future__ import annotations
 

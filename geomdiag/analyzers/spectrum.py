@@ -118,7 +118,9 @@ def spectrum(snapshot: Snapshot, task: Task) -> xr.Dataset:
             "family-wise p-value of a block's power",
             "1",
             "share of random relabellings of the tokens whose largest block power reaches the "
-            f"block's; sequential, {PERMUTATIONS} relabellings at most",
+            f"block's; sequential, {PERMUTATIONS} relabellings at most. Blocks of different size "
+            "are compared by (P − μ)/σ, with mean and spread for their number d of functions: "
+            "μ = T d/(m − 1) of the total T, σ² ∝ d (1 − d/(m − 1))",
             "doi:10.1093/biomet/78.2.301",
         ),
         "neuron_owners": describe(

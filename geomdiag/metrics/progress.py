@@ -1,4 +1,4 @@
-"""Progress measures: what the logits keep, and lose, without a network's key frequencies."""
+"""Progress measures: what the logits keep, and lose, without a network's key blocks."""
 
 from __future__ import annotations
 

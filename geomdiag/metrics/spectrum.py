@@ -37,7 +37,7 @@ FloatArray = NDArray[np.float64]
 
 _FIRST = 99  # relabellings that every block is held against
 _ENOUGH = 10  # a block that so many of them reach needs no more
-_TIE = 1.0 - 1e-9  # a relabelling that only renames the frequencies ties, up to rounding
+_EQUAL = 1e-9  # a relabelling that only renames the frequencies ties, up to rounding
 
 
 @lru_cache(maxsize=4)
@@ -307,6 +307,14 @@ def key_blocks(
     whatever the number of columns; and those that cannot reach any block in question, by a
     bound, are not worked out (`geomdiag.metrics._relabel.Relabellings`).
 
+    Blocks of a basis that is not cyclic may be of very different size (an irreducible
+    representation of degree d has d² functions), and a large one holds much of any matrix. Power
+    P in d of the m - 1 non-trivial functions is therefore compared as ``(P - μ)/σ``, with mean
+    ``μ = T d/(m - 1)`` of the total T and ``σ² ∝ d (1 - d/(m - 1))``, the variance under random
+    rotations. Neither depends on the labels, so that the test stays exact; where all blocks are
+    of one size nothing changes. (In the cyclic group they are, but for k = m/2, whose single
+    function is compared as it stands.)
+
     The test is sequential. A block that 10 or more of the first 99 relabellings reach gets
     ``p = (1 + #)/100`` from those; any other is held against all N: ``(1 + #)/(1 + N)``.
     The chance that p falls to or below any level is at most that level for the two stages
@@ -370,27 +378,40 @@ def key_blocks(
     if period is not None and null_powers is None and relabellings is None:
         relabellings = Relabellings(gram, permutations, seed)
 
+    def standardised(powers: FloatArray) -> FloatArray:
+        """Return what powers are compared by; entries are blocks along the last axis."""
+        if block is None or period is not None:
+            return powers
+        share = np.bincount(to_numpy(block))[1:] / (len(rows) - 1)
+        spread = np.sqrt(share * (1.0 - share))
+        excess = powers - share * powers.sum(axis=-1, keepdims=True)
+        # A block of all functions has the same power under every relabelling.
+        return np.asarray(np.divide(excess, spread, out=np.zeros_like(excess), where=spread > 0))
+
     def largest(first: int, last: int, level: float) -> FloatArray:
-        """Return each relabelling's largest non-trivial power, where it may reach `level`."""
+        """Return each relabelling's largest statistic of any block, where it may reach `level`."""
         if relabellings is not None:
             return np.sort(relabellings.best(1, level, first, last))
-        chosen = null_powers
-        if chosen is None:
+        if null_powers is not None:
+            chosen = null_powers[first:last]
+        else:
             orders = random_permutations(len(rows), permutations, seed)[first:last]
             chosen = general_powers(gram, orders, to_numpy(vectors), to_numpy(block))
-        else:
-            chosen = chosen[first:last]
-        return np.sort(chosen[:, 1:].max(axis=1))
+        return np.sort(standardised(chosen[:, 1:]).max(axis=1))
+
+    found = standardised(power)
+    # Ties are meant up to rounding: of the power, or of the total that a mean was taken from.
+    levels = found - _EQUAL * (power if found is power else power.sum())
 
     def reached(maxima: FloatArray) -> NDArray[np.int64]:
-        return len(maxima) - np.searchsorted(maxima, _TIE * power, side="left")
+        return len(maxima) - np.searchsorted(maxima, levels, side="left")
 
     stage = min(_FIRST, permutations)
     count = reached(largest(0, stage, 0.0))
     p_values: FloatArray = np.asarray((1.0 + count) / (1.0 + stage), dtype=np.float64)
     open_ = count < _ENOUGH
     if open_.any() and permutations > stage:
-        level = _TIE * float(power[open_].min())
+        level = float(levels[open_].min())
         count = count + reached(largest(stage, permutations, level))
         p_values = np.where(open_, (1.0 + count) / (1.0 + permutations), p_values)
     return KeyBlocks(p_values <= alpha * (1.0 + 1e-9), p_values)

@@ -88,3 +88,18 @@ def test_failures_are_listed() -> None:
     (told,) = summarise(tree(status=status, error=error))
     assert (told["failed"], told["partial"]) == (1, 1)
     assert told["errors"][0] == {"step": 10, "status": "failed", "error": "truncated"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "heading"),
+    [
+        (["k=3", "k=1"], "key frequencies"),
+        (["k=1,2"], "key frequencies"),
+        (["sign", "standard"], "key blocks"),
+        (["sign", "k=4"], "key blocks"),
+    ],
+)
+def test_key_blocks_are_called_frequencies_where_they_are(labels: list[str], heading: str) -> None:
+    from geomdiag_cli.tables import _key_heading
+
+    assert _key_heading([{"key_blocks": {"blocks": labels}}, {"key_blocks": None}]) == heading

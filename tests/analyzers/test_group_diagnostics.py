@@ -163,3 +163,61 @@ def test_results_keep_the_dual_grid() -> None:
     whole = assemble(rows, frozenset(ANALYZERS["spectrum"].static))
     assert whole["block_frequency"].dims == ("block", "axis")
     assert whole["block_frequency"].dtype == np.int64
+
+
+def test_a_small_irrep_is_found_beside_a_large_one() -> None:
+    """One function with a tenth of the power stands out; 25 functions hold more of any matrix."""
+    task = gd.task("group:S5")
+    basis = task.basis
+    rng = np.random.default_rng(0)
+    rows = 0.3 * rng.normal(size=(120, 60)) / np.sqrt(60)
+    sign = basis.vectors[:, basis.block == basis.labels.index("sign")]
+    standard = basis.vectors[:, basis.block == basis.labels.index("standard")]
+    rows += 1.2 * sign @ rng.normal(size=(1, 60)) / np.sqrt(60)
+    rows += 3.0 * standard @ rng.normal(size=(16, 60)) / np.sqrt(16 * 60)
+    snapshot = gd.Snapshot(task, matrices={"embedding": Matrix(rows)})
+    found = run("spectrum", snapshot).sel(matrix="embedding")
+    power = found["power"]
+    assert power.sel(block="sign") < power.max()
+    assert set(found["block"].values[found["key_block"].values]) == {"sign", "standard"}
+
+
+def test_noise_has_no_key_irreps() -> None:
+    """Family-wise: under the null the smallest p-value is below 0.1 about one time in ten."""
+    from geomdiag.metrics.spectrum import key_blocks
+
+    basis = gd.task("group:S4").basis
+    smallest = []
+    for seed in range(200):
+        noise = np.random.default_rng(seed).normal(size=(24, 6))
+        found = key_blocks(
+            noise, basis.members, block=basis.block, vectors=basis.vectors,
+            permutations=99, alpha=0.01, seed=seed,
+        )  # fmt: skip
+        smallest.append(found.p_values.min())
+    share = np.mean(np.array(smallest) <= 0.1)
+    assert abs(share - 0.1) < 4 * np.sqrt(0.1 * 0.9 / 200)
+
+
+def test_key_irreps_against_the_definition() -> None:
+    from geomdiag.metrics._relabel import random_permutations
+    from geomdiag.metrics.spectrum import key_blocks
+
+    basis = gd.task("group:A4").basis
+    rows = blocks_drawn(gd.task("group:A4"), ["standard"], noise=0.15)
+    rows = rows - rows.mean(axis=0)
+    sizes = np.bincount(basis.block)[1:]
+
+    def statistic(values: np.ndarray) -> np.ndarray:
+        power = np.bincount(basis.block, weights=((basis.vectors.T @ values) ** 2).sum(axis=1))[1:]
+        mean = power.sum() * sizes / 11
+        return (power - mean) / np.sqrt(sizes / 11 * (1 - sizes / 11))
+
+    null = np.array([statistic(rows[order]).max() for order in random_permutations(12, 999, 0)])
+    expected = []
+    for value in statistic(rows):
+        first = (null[:99] >= value - 1e-9).sum()
+        whole = (null >= value - 1e-9).sum()
+        expected.append((1 + first) / 100 if first >= 10 else (1 + whole) / 1000)
+    found = key_blocks(rows, basis.members, block=basis.block, vectors=basis.vectors)
+    np.testing.assert_allclose(found.p_values, expected, rtol=1e-12)
