@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from geomdiag.errors import ArchitectureError
 from geomdiag.models.settings import Settings
 from geomdiag.tasks.contract import Task
-from geomdiag.tasks.families import fitting_tasks
 from geomdiag.tasks.families import task as task_of
+from geomdiag.tasks.sizes import fitting_tasks
 
 __all__ = ["Sizes", "Slot", "TokenLayout", "fitting_specifications", "fitting_tokens", "plan"]
 

@@ -13,15 +13,8 @@ from geomdiag.tasks.contract import (
     Symmetry,
     Task,
 )
-from geomdiag.tasks.families import (
-    TASKS,
-    TaskFamily,
-    fitting_tasks,
-    task,
-    task_families,
-    task_for,
-    token_candidates,
-)
+from geomdiag.tasks.families import TASKS, TaskFamily, task, task_families
+from geomdiag.tasks.sizes import fitting_tasks, task_for, token_candidates
 
 __all__ = [
     "TASKS",

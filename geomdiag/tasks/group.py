@@ -19,10 +19,10 @@ from geomdiag.tasks.contract import (
     Task,
 )
 from geomdiag.tasks.cyclic import cycle_distances, cyclic_basis
-from geomdiag.tasks.families import token_candidates
 from geomdiag.tasks.groups.named import COSET_CHAINS, finite_group
 from geomdiag.tasks.groups.representations import Irrep, irreps
 from geomdiag.tasks.groups.tables import TABLE_SUFFIXES
+from geomdiag.tasks.sizes import token_candidates
 
 __all__ = ["GroupProduct"]
 

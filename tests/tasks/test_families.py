@@ -21,6 +21,7 @@ from geomdiag.tasks import (
     Symmetry,
     Task,
     families,
+    sizes,
     task,
     task_families,
     task_for,
@@ -257,7 +258,8 @@ def test_sizes_of_a_language_model_are_no_modulus() -> None:
 
 
 def test_docstrings_tell_the_truth() -> None:
-    assert doctest.testmod(families).failed == 0
+    for module in (families, sizes):
+        assert doctest.testmod(module).failed == 0
 
 
 def test_importing_tasks_is_cheap() -> None:
