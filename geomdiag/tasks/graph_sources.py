@@ -155,6 +155,7 @@ def fitting_names(vocabulary: int | None, classes: int | None) -> tuple[str, ...
     """
     if vocabulary is None:
         return ()
+    # As many classes as symbols may be a read-out over the whole vocabulary, or a path's.
     told = classes is not None and classes != vocabulary
     found: list[tuple[bool, int, str]] = []
     for extra in range(3):
@@ -168,7 +169,6 @@ def fitting_names(vocabulary: int | None, classes: int | None) -> tuple[str, ...
             answers = kind.diameter(sizes) + 1
             unequal = word not in ("path", "cycle", "hypercube", "tree") and len(set(sizes)) > 1
             fits = answers == classes if told else not unequal and answers <= (classes or answers)
-            # As many classes as symbols: a path, or a read-out over the whole vocabulary.
             if fits:
                 found.append((unequal, extra, f"{word}-{'x'.join(map(str, sizes))}"))
     found.sort(key=lambda entry: entry[:2])

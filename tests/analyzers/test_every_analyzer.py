@@ -26,6 +26,8 @@ TASKS = [
     "group:Z2xZ6",
     "group:D4",
     "group:A4",
+    "graph:lattice-3x4",
+    "graph:tree-2x2",
 ]
 
 
@@ -105,7 +107,17 @@ def test_it_works_on_every_task_or_says_why_not(name: str, spec: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "spec",
-    ["modadd:p=2", "modadd:p=3", "modmul:p=2", "modmul:p=3", "group:Z1", "group:Z2xZ2", "group:S3"],
+    [
+        "modadd:p=2",
+        "modadd:p=3",
+        "modmul:p=2",
+        "modmul:p=3",
+        "graph:path-2",
+        "graph:cycle-3",
+        "group:Z1",
+        "group:Z2xZ2",
+        "group:S3",
+    ],
 )
 def test_the_smallest_tasks_do_not_break_it(name: str, spec: str) -> None:
     analyzer, task = ANALYZERS[name], gd.task(spec)
