@@ -26,6 +26,7 @@ from geomdiag.tasks.contract import (
     Symmetry,
     Task,
 )
+from geomdiag.tasks.cyclic import cyclic_basis
 from geomdiag.tasks.graph_distances import SAMPLE, Distances, geodesic_triples
 from geomdiag.tasks.graph_files import from_networkx, is_graph_file, read_graph
 from geomdiag.tasks.graph_sources import Graph, fitting_names, known_graphs, named_graph
@@ -282,7 +283,13 @@ class GraphTask(Task):
 
     @cached_property
     def basis(self) -> HarmonicBasis:
-        """Eigenspaces of the graph Laplacian; see `laplacian_basis`."""
+        """Eigenspaces of the graph Laplacian; see `laplacian_basis`.
+
+        Those of ``cycle-N`` are its characters ±k, with eigenvalue 2 - 2 cos(2πk/N): they are
+        given as such, so that circles and helices of a frequency have a meaning.
+        """
+        if self._source.startswith("cycle-") and not self._digest:
+            return cyclic_basis(np.arange(self.tokens, dtype=np.int64))
         return laplacian_basis(self._graph)
 
     @cached_property

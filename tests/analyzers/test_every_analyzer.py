@@ -27,6 +27,7 @@ TASKS = [
     "group:D4",
     "group:A4",
     "graph:lattice-3x4",
+    "graph:cycle-6",
     "graph:tree-2x2",
 ]
 

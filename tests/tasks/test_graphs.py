@@ -350,6 +350,18 @@ def test_degenerate_eigenvalues_are_one_block(name: str, sizes: list[int]) -> No
     assert np.bincount(graph_task(name).basis.block).tolist() == sizes
 
 
+@pytest.mark.parametrize("n", [3, 4, 9, 64])
+def test_characters_of_a_cycle_are_its_eigenspaces(n: int) -> None:
+    characters = graph_task(f"cycle-{n}").basis
+    eigenspaces = graph_task(nx.cycle_graph(n)).basis
+    assert characters.period == n
+    assert characters.labels[:2] == ("k=0", "k=1")
+    assert len(characters.labels) == len(eigenspaces.labels)
+    for block in range(len(characters.labels)):
+        one, other = (b.vectors[:, b.block == block] for b in (characters, eigenspaces))
+        np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-10)
+
+
 def test_labels_have_as_many_digits_as_tell_them_apart() -> None:
     assert graph_task("path-5").basis.labels == ("λ=0", "λ=0.38", "λ=1.4", "λ=2.6", "λ=3.6")
     labels = graph_task("path-64").basis.labels
