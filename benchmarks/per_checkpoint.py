@@ -38,7 +38,7 @@ from notebook import analyse, forward
 import geomdiag as gd
 from geomdiag.analysis.crew import one_thread
 from geomdiag.analyzers import ANALYZERS
-from geomdiag.models import snapshot
+from geomdiag.models import Snapshot, snapshot
 
 NETWORK = Path(__file__).parent / "networks" / "modadd_p113.safetensors"
 
@@ -105,11 +105,11 @@ def run(path: Path) -> None:
     series = next(iter(gd.open_runs(path).values()))
     checkpoint = series[-1]
 
-    def fresh() -> object:
+    def fresh() -> Snapshot:
         return snapshot(checkpoint, task, train=train)
 
     def run_forward() -> object:
-        return fresh().logits  # type: ignore[attr-defined]
+        return fresh().logits
 
     # the tables of the task are made once a run, not once a checkpoint
     _ = task.symmetries, task.basis, task.metric
@@ -118,7 +118,11 @@ def run(path: Path) -> None:
     t_snapshot = median_ms(fresh)
     t_forward = median_ms(run_forward) - t_snapshot
 
-    names = [n for n in ANALYZERS if ANALYZERS[n].default and ANALYZERS[n].scope == "step"]
+    names = [
+        name
+        for name, one in ANALYZERS.items()
+        if one.default and one.scope == "step" and not one.missing(fresh(), task)
+    ]
 
     def analyse_all() -> object:
         snap = snapshot(checkpoint, task, train=train)

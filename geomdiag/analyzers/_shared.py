@@ -23,6 +23,7 @@ __all__ = [
     "identity",
     "key_spectrum",
     "once",
+    "principal",
     "relabelled",
     "stack",
     "token_matrices",
@@ -124,6 +125,18 @@ def relabelled(snapshot: Snapshot, task: Task, name: str) -> Relabellings | None
         return Relabellings(rows @ rows.T, PERMUTATIONS, SEED)
 
     return once(snapshot, ("relabelled", matrix.rows, identity(matrix.values)), make)
+
+
+def principal(
+    snapshot: Snapshot, task: Task, name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return the eigenvalues, largest first, and eigenvectors that the relabellings need.
+
+    Of the Gram matrix of the centred members' rows; None where there are no relabellings or the
+    matrix is not finite.
+    """
+    found = relabelled(snapshot, task, name)
+    return None if found is None or not np.isfinite(found.gram).all() else found.components
 
 
 def key_spectrum(snapshot: Snapshot, task: Task, name: str) -> KeySpectrum | None:

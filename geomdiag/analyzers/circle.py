@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from geomdiag.analyzers._characters import abelian, block_phases, character_matrices
-from geomdiag.analyzers._shared import key_spectrum
-from geomdiag.analyzers.contract import Analyzer, describe
+from geomdiag.analyzers._shared import key_spectrum, principal
+from geomdiag.analyzers.contract import Analyzer, dataset, describe
 from geomdiag.metrics.circle import circle_fit, pizza_circularity
 
 if TYPE_CHECKING:
@@ -35,7 +35,12 @@ def circle(snapshot: Snapshot, task: Task) -> xr.Dataset:
     for number, (name, (matrix, basis)) in enumerate(found.items()):
         values = np.asarray(matrix.values)
         phases = None if basis.period is not None else block_phases(basis)
-        pizza[number] = pizza_circularity(values, members=basis.members, phases=phases)
+        pizza[number] = pizza_circularity(
+            values,
+            members=basis.members,
+            phases=phases,
+            eigen=principal(snapshot, task, name),
+        )
         own = key_spectrum(snapshot, task, name)
         blocks = own.blocks() if own is not None else np.empty(0, dtype=np.int64)
         if len(blocks):
@@ -43,7 +48,7 @@ def circle(snapshot: Snapshot, task: Task) -> xr.Dataset:
             fit = circle_fit(values, blocks, members=basis.members, phases=angles)
             columns = [place[basis.labels[block]] for block in blocks]
             fits[number, columns] = np.stack([getattr(fit, name) for name in _MEASURES], axis=1)
-    return xr.Dataset(
+    return dataset(
         {
             "circle": describe(
                 ("matrix", "block", "measure"),

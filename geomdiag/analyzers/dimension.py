@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
-from geomdiag.analyzers._shared import identity, stack
+from geomdiag.analyzers._shared import identity, principal, stack
 from geomdiag.analyzers.contract import Analyzer, dataset, describe
 from geomdiag.metrics.rank import dimensions, norms
 
@@ -28,13 +29,16 @@ _MEASURES = (
 _KINDS = ("nuclear", "frobenius", "spectral")
 
 
-def dimension(snapshot: Snapshot, task: Task) -> xr.Dataset:  # noqa: ARG001
+def dimension(snapshot: Snapshot, task: Task) -> xr.Dataset:
     """Return ``dimension`` over (matrix, measure) and ``norm`` over (matrix, kind)."""
     # One array may go by several names (a one-hot network's embedding is its neurons' input).
     matrices = {name: np.asarray(matrix.values) for name, matrix in snapshot.matrices.items()}
-    own = {identity(values): values for values in matrices.values()}
-    dimension_of = {key: dimensions(values) for key, values in own.items()}
-    norms_of = {key: norms(values) for key, values in own.items()}
+    own = {identity(values): name for name, values in matrices.items()}
+    dimension_of = {
+        key: dimensions(matrices[name], squares=_squares(snapshot, task, name))
+        for key, name in own.items()
+    }
+    norms_of = {key: norms(matrices[name]) for key, name in own.items()}
     keys = [identity(values) for values in matrices.values()]
     return dataset(
         {
@@ -60,6 +64,15 @@ def dimension(snapshot: Snapshot, task: Task) -> xr.Dataset:  # noqa: ARG001
         },
         {"matrix": list(matrices), "measure": list(_MEASURES), "kind": list(_KINDS)},
     )
+
+
+def _squares(snapshot: Snapshot, task: Task, name: str) -> NDArray[np.float64] | None:
+    """Return the squared singular values that the test of the matrix' blocks needs, too."""
+    values = np.asarray(snapshot.matrices[name].values)
+    found = principal(snapshot, task, name) if values.dtype == np.float32 else None
+    if found is None or len(found[0]) != len(values):
+        return None
+    return found[0][: min(values.shape)]
 
 
 ANALYZER = Analyzer("dimension", dimension, needs=("matrices",), variables=("dimension", "norm"))

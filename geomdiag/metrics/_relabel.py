@@ -168,7 +168,7 @@ class Relabellings:
         return int(self._known.sum())
 
     @cached_property
-    def _components(self) -> tuple[FloatArray, FloatArray]:
+    def components(self) -> tuple[FloatArray, FloatArray]:
         """Eigenvalues of the Gram matrix, largest first, and its eigenvectors."""
         values, vectors = np.linalg.eigh(self.gram)
         return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
@@ -209,7 +209,7 @@ class Relabellings:
         known = self._powers[self._known, 1:]
         if len(open_) * order < _AT_ONCE or 2 * len(known) > self.count or not len(known):
             return everything  # the decomposition would cost more than it saves
-        values = self._components[0]
+        values = self.components[0]
         sums = np.concatenate([[0.0], np.cumsum(values), np.full(2 * blocks, values.sum())])
         rest = (sums[2 * blocks :] - sums[: -2 * blocks])[: order // 2]
         # How many of those at hand reach the level less the bound tells what is left to do
@@ -242,7 +242,7 @@ class Relabellings:
         self._used[chosen] = np.maximum(used, components)
 
     def _add(self, chosen: NDArray[np.int64], components: slice) -> None:
-        values, vectors = self._components
+        values, vectors = self.components
         order, width = len(self.gram), components.stop - components.start
         half, pairs = order // 2, (order - 1) // 2
         factor = (vectors[:, components] * np.sqrt(values[components])).astype(np.float32)

@@ -162,6 +162,7 @@ def pizza_circularity(
     components: int = 4,
     members: Array | None = None,
     phases: Array | None = None,
+    eigen: tuple[Array, Array] | None = None,
 ) -> float:
     """Return the circularity of Zhong et al.: how pure the leading components' waves are.
 
@@ -176,6 +177,9 @@ def pizza_circularity(
         Number of principal components, at least 1.
     members, phases
         As in `circle_fit`; phases of all characters, one of each pair χ, χ̄.
+    eigen : (m,) and (m, m) array, optional
+        Eigenvalues, largest first, and eigenvectors (columns) of the Gram matrix of the
+        members' centred rows, where they are at hand.
 
     Returns
     -------
@@ -201,10 +205,13 @@ def pizza_circularity(
     if order < 3:
         return math.nan
     count = min(components, order)
-    values, vectors = _largest_components(rows @ rows.T, count)
-    if float(values[-1]) <= 0:
+    if eigen is None:
+        values, vectors = _largest_components(rows @ rows.T, count)
+    else:
+        values, vectors = eigen[0][:count], eigen[1][:, :count]
+    if float(values[0]) <= 0 or not bool(xp.any(rows != 0)):
         return math.nan
-    leading = [i for i in reversed(range(count)) if float(values[i]) > 1e-12 * float(values[-1])]
+    leading = [i for i in range(count) if float(values[i]) > 1e-12 * float(values[0])]
     chosen = xp.stack([vectors[:, i] for i in leading])
     if phases is None:
         power = xp.abs(xp.fft.fft(chosen, axis=1)[:, 1 : (order - 1) // 2 + 1]) ** 2
@@ -218,12 +225,13 @@ def pizza_circularity(
 
 
 def _largest_components(gram: Array, count: int) -> tuple[Array, Array]:
-    """Return the largest eigenvalues, in ascending order, and their eigenvectors (columns)."""
+    """Return the largest eigenvalues, in descending order, and their eigenvectors (columns)."""
     if is_torch(gram):
-        values, vectors = namespace(gram).linalg.eigh(gram)
-        return values[-count:], vectors[:, -count:]
+        xp = namespace(gram)
+        values, vectors = xp.linalg.eigh(gram)
+        return xp.flip(values)[:count], xp.flip(vectors, axis=1)[:, :count]
     from scipy.linalg import eigh
 
     wanted = len(gram) - count, len(gram) - 1
     values, vectors = eigh(gram, subset_by_index=wanted, check_finite=False)
-    return values, vectors
+    return values[::-1], vectors[:, ::-1]

@@ -9,7 +9,7 @@ coefficients in the product xy instead, whatever function of the class they come
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,8 @@ __all__ = ["CharacterLosses", "character_losses"]
 FloatArray = NDArray[np.float64]
 
 _ROWS = 256  # rows worked on at once
-_EXPONENT = 300.0  # e to twice this is still finite in double precision
-_DENORMAL = -650.0  # e to this is still a normal number; what is less is as good as nothing
+#: e to twice the first is finite, e to the second a normal number; less is as good as nothing.
+_RANGE = {np.dtype(np.float64): (300.0, -650.0), np.dtype(np.float32): (40.0, -80.0)}
 
 
 class CharacterLosses(NamedTuple):
@@ -139,27 +139,33 @@ def character_losses(
     work = Buffers()
     for start in range(0, len(rows), _ROWS):
         part = slice(start, start + _ROWS)
-        block = work.rows(values, rows[part], "block")
+        block = work.rows(values, rows[part], "block", double=False)
         index = place[elements[part]] + values.shape[1] * np.arange(len(block))[:, None]
-        aligned = work("aligned", *index.shape)
+        aligned = work("aligned", *index.shape, dtype=block.dtype)
         np.take(block.ravel(), index, out=aligned, mode="clip")
         total += _without(aligned, together, identity)
     return CharacterLosses(similarity, restricted, total / len(rows))
 
 
-def _without(aligned: FloatArray, components: FloatArray, identity: int) -> FloatArray:
+def _without(aligned: NDArray[Any], components: FloatArray, identity: int) -> FloatArray:
     """Return the summed losses of some rows without each of the components, (sets,).
 
     The loss is ``log Σ_t exp(l_t - l_e - (c_t - c_e))``: a product of two matrices, unless an
     exponential leaves the range of the numbers. What underflows was nothing beside the 1 that
-    the right class contributes. Works in place.
+    the right class contributes. In the rows' own precision while that range allows; works in
+    place.
     """
     aligned -= aligned[:, identity].copy()[:, None]
     shift = components - components[:, identity : identity + 1]
-    if max(aligned.max(), -shift.min(initial=0.0)) > _EXPONENT:
+    largest = max(aligned.max(), -shift.min(initial=0.0))
+    if largest > _RANGE[aligned.dtype][0] and aligned.dtype != np.float64:
+        aligned = aligned.astype(np.float64)
+    high, low = _RANGE[aligned.dtype]
+    if largest > high:
         answers = np.full(len(aligned), identity)
         return np.array([np.sum(cross_entropy(aligned - one, answers)) for one in shift])
-    np.maximum(aligned, _DENORMAL, out=aligned)
-    powers, weights = np.exp(aligned, out=aligned), np.exp(np.maximum(-shift, _DENORMAL))
+    np.maximum(aligned, low, out=aligned)
+    powers = np.exp(aligned, out=aligned)
+    weights = np.exp(np.maximum(-shift, low)).astype(aligned.dtype)
     powers[:, identity] *= 0.0  # of the right class; a NaN stays
-    return np.asarray(np.log1p(powers @ weights.T).sum(axis=0))
+    return np.asarray(np.log1p(powers @ weights.T).sum(axis=0, dtype=np.float64))

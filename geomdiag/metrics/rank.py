@@ -9,6 +9,7 @@ rows, once centred) is NaN; norms are 0 there.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +54,12 @@ def _from_gram(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     less than the rounding of entries in single precision has moved them already.
     """
     gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
-    squares = np.linalg.eigvalsh(gram)[::-1]
-    noise = len(gram) * np.finfo(np.float64).eps * squares[0]
+    return _roots(np.linalg.eigvalsh(gram)[::-1])
+
+
+def _roots(squares: NDArray[Any]) -> NDArray[np.float64]:
+    """Return singular values from eigenvalues, largest first; what is rounding becomes 0."""
+    noise = len(squares) * np.finfo(np.float64).eps * squares[0]
     return np.asarray(np.sqrt(np.where(squares > noise, squares, 0.0)))
 
 
@@ -229,7 +234,12 @@ def spectral_norm(matrix: Array) -> Array:
 
 
 def dimensions(
-    matrix: Array, *, threshold: float = 0.01, center: bool = True, intrinsic: bool = True
+    matrix: Array,
+    *,
+    threshold: float = 0.01,
+    center: bool = True,
+    intrinsic: bool = True,
+    squares: NDArray[np.float64] | None = None,
 ) -> dict[str, float]:
     """Return every measure of dimension of one matrix, from one decomposition.
 
@@ -243,6 +253,8 @@ def dimensions(
         Subtract the mean row first.
     intrinsic : bool
         Include `intrinsic_dimension`, which needs all pairwise distances.
+    squares : (min(rows, columns),) float array, optional
+        Squared singular values of the (centred) matrix, largest first, where they are at hand.
 
     Returns
     -------
@@ -255,7 +267,7 @@ def dimensions(
     ValueError
         As `effective_dimension`.
     """
-    values = _spectrum(matrix, center, batch=False)
+    values = _spectrum(matrix, center, batch=False) if squares is None else _roots(squares)
     relative = _relative(values)
     result = {
         "effective_dimension": float(_effective_dimension(values, threshold)),

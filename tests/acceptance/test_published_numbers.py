@@ -120,10 +120,11 @@ def held_against(run: xr.Dataset, table: xr.Dataset) -> None:
             run["accuracy"].sel(part=part), table[f"{author}_acc"], atol=1e-6
         )
     for operand in ("left", "right"):
+        # a forward pass in single precision, whose rounding depends on the processor
         np.testing.assert_allclose(
             run["equivariance_error"].sel(operand=operand),
             table["translation_violation"],
-            rtol=1e-9,
+            rtol=1e-6,
         )
     for matrix in ("embedding", "neuron_input"):
         spectra = run["concentration"].sel(matrix=matrix)
