@@ -26,6 +26,7 @@ IntArray = NDArray[np.int64]
 _Index = slice | IntArray
 
 _AT_ONCE = 20_000  # probabilities worked on at once: a few arrays of them stay in cache
+_LEAST = 256  # instances worked on at once: with many classes, steps must not be too short
 
 
 class _Convolution:
@@ -35,20 +36,16 @@ class _Convolution:
     """
 
     def __init__(self, classes: int, sums: IntArray | None) -> None:
-        place = np.arange(classes)
         if sums is None:
-            total = place[:, None] + place[None, :]
             self.steps: list[tuple[int, _Index, _Index]] = [
                 (i, slice(0, classes - i), slice(i, classes)) for i in range(classes)
             ]
-            self.beyond = (total >= classes).astype(np.float64)
             return
         if sums.shape != (classes, classes) or sums.min() < -1 or sums.max() >= classes:
             raise ValueError(
                 f"sums has shape {sums.shape} and entries {sums.min()} ... {sums.max()}; expected "
                 f"({classes}, {classes}) and classes 0 ... {classes - 1}, or -1 for none"
             )
-        self.beyond = (sums < 0).astype(np.float64)
         self.steps = [(i, js, ks) for i in range(classes) for js, ks in _distinct(sums[i])]
 
     def __call__(self, first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -56,9 +53,9 @@ class _Convolution:
         kept = np.zeros_like(second)
         for i, js, ks in self.steps:
             kept[ks] += first[i] * second[js]
-        lost = np.einsum("im,im->m", first, self.beyond @ second)
-        kept /= kept.sum(axis=0)
-        return kept, lost
+        mass = kept.sum(axis=0)
+        lost = np.maximum(first.sum(axis=0) * second.sum(axis=0) - mass, 0.0)
+        return kept / mass, lost
 
 
 def _distinct(sums: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
@@ -107,7 +104,7 @@ def _convolutions(
     p = np.exp(np.maximum(by_class, CLAMP))
     convolution = _Convolution(len(p), sums)
     kl, directed, js, lost = (np.empty(len(whole)) for _ in range(4))
-    step = max(16, _AT_ONCE // len(p))
+    step = max(_LEAST, _AT_ONCE // len(p))
     for begin in range(0, len(whole), step):
         rows = slice(begin, begin + step)
         first, second = (p.take(parts[rows, side], axis=1) for side in (0, 1))

@@ -7,6 +7,7 @@ appear. An adjacency matrix numbers its nodes itself.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,15 @@ __all__ = ["from_arrays", "from_networkx", "is_graph_file", "read_graph"]
 
 #: What separates the columns of an edge list; None: white space.
 _EDGE_LISTS: Mapping[str, str | None] = {".edgelist": None, ".txt": None, ".csv": ",", ".tsv": "\t"}
-_HEADERS = {"source", "from", "src", "u", "node1", "node_1", "node a", "node_a", "start"}
+#: First two columns of a line that names columns rather than nodes.
+_HEADERS = {
+    ("source", "target"),
+    ("from", "to"),
+    ("src", "dst"),
+    ("node1", "node2"),
+    ("node_1", "node_2"),
+    ("node_a", "node_b"),
+}
 
 
 def is_graph_file(name: str) -> bool:
@@ -38,11 +47,12 @@ def read_graph(path: str | Path) -> Graph:
     """Read a graph from a file.
 
     GraphML, GML; an edge list (``.edgelist`` or ``.txt`` with white space between columns,
-    ``.csv``, ``.tsv``): two nodes a line and, in all lines or in none, the edge's length;
-    lines that start with # and a line of column names are skipped; ``.npz``: a SciPy sparse
-    matrix, or one dense array (of several, the one named ``adjacency``). Lengths of GraphML and
-    GML edges are in the attribute ``weight``. Self-loops are left out, as no shortest path
-    uses one; of parallel edges the shortest counts.
+    ``.csv``, ``.tsv``): two nodes a line and, in all lines or in none, the edge's length; lines
+    that start with # are skipped, and a first line of column names such as ``source,target``;
+    ``.npz``: a SciPy sparse matrix, or one dense array (of several, the one named
+    ``adjacency``), whose entries are lengths, 0 for no edge. Lengths of GraphML and GML edges
+    are in the attribute ``weight``. Self-loops are left out, as no shortest path uses one; of
+    parallel edges the shortest counts.
 
     Parameters
     ----------
@@ -238,15 +248,16 @@ def _read_edge_list(path: Path, where: str) -> Graph:
         for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
-    if any("{" in line for _, line in lines):  # attributes as NetworkX writes them
+    rows = [(number, [cell.strip() for cell in line.split(separator)]) for number, line in lines]
+    if rows and _names_columns(rows[0][1]):
+        rows, lines = rows[1:], lines[1:]
+    if not rows:
+        raise TaskError(f"{where} lists no edge; expected two nodes a line.")
+    if all(len(cells) > 2 and cells[2].startswith("{") for _, cells in rows):
+        # Attributes as NetworkX writes them.
         text = [line for _, line in lines]
         listed: nx.Graph[Any] = nx.parse_edgelist(text, delimiter=separator, nodetype=str)
         return from_networkx(listed, where)
-    rows = [(number, [cell.strip() for cell in line.split(separator)]) for number, line in lines]
-    if rows and rows[0][1][0].strip("\"'").lower() in _HEADERS:
-        rows = rows[1:]
-    if not rows:
-        raise TaskError(f"{where} lists no edge; expected two nodes a line.")
     width = len(rows[0][1])
     for number, cells in rows:
         if len(cells) not in (2, 3) or len(cells) != width or not all(cells):
@@ -261,6 +272,17 @@ def _read_edge_list(path: Path, where: str) -> Graph:
     ends = np.array([[place[cell] for cell in cells[:2]] for _, cells in rows], dtype=np.int64)
     lengths = _numbers([cells[2] for _, cells in rows], where) if width == 3 else None
     return from_arrays(len(order), ends, lengths, where)
+
+
+def _names_columns(cells: Sequence[str]) -> bool:
+    """Tell whether a line names columns: "source, target", and no length behind them."""
+    words = [cell.strip("\"'").lower() for cell in cells]
+    if tuple(words[:2]) not in _HEADERS:
+        return False
+    try:
+        return not words[2:] or math.isnan(float(words[2]))
+    except ValueError:
+        return True
 
 
 def _read_adjacency(path: Path, where: str) -> Graph:

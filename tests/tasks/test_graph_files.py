@@ -95,6 +95,18 @@ def test_nodes_follow_numbers_or_else_the_file(tmp_path: Path) -> None:
     assert read_graph(tmp_path / "g.gml").edges.tolist() == [[0, 1], [1, 2]]
 
 
+def test_a_first_edge_is_no_header(tmp_path: Path) -> None:
+    path = tmp_path / "g.csv"
+    path.write_text("u,v\nv,w\n")
+    assert len(read_graph(path).edges) == 2
+    path.write_text("source,a\na,target\n")
+    assert len(read_graph(path).edges) == 2
+    path.write_text("source,target,3\ntarget,a,1\n")
+    assert len(read_graph(path).edges) == 2
+    path.write_text("Source,Target,Length\n0,1,2\n1,2,3\n")
+    assert len(read_graph(path).edges) == 2
+
+
 def test_gml_without_labels(tmp_path: Path) -> None:
     path = tmp_path / "g.gml"
     path.write_text(
@@ -133,6 +145,7 @@ TEXT = {
     "words.txt": ("0 1 long\n", "a weight that is no number"),
     "ragged.txt": ("0 1\n# a comment\n1 2 3\n", r"line 3: found 3 columns"),
     "wide.csv": ("0,1,2,3\n", r"line 1: found 4 columns"),
+    "half.edgelist": ("0 1 {}\n1\n", r"line 2: found 1 columns"),
     "commas.txt": ("0,1\n", r"line 1: found 1 columns .* by white space"),
     "broken.graphml": ("<graphml>", r"cannot be read as \.graphml: "),
     "broken.gml": ("graph [ node", r"cannot be read as \.gml: "),
