@@ -9,12 +9,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 import geomdiag as gd
 
 HERE = Path(__file__).resolve().parent
 RUN = HERE.parent / "fixtures" / "series" / "modadd-p31-mlp" / "seed=0"
+#: Tasks with variables that modular addition has not.
+OTHERS = ("graph:path-5", "comparison:3x3", "group:S3")
 
 OPENING = """# What a result holds
 
@@ -24,7 +27,7 @@ carries.
 A result is an `xarray.DataTree` with one node a run. `step` is the index (optimiser steps or
 epochs, whatever the run counts in; irregular spacing is normal). A variable that could not be
 computed is missing, and the node's attribute `not_computed` says why (JSON, diagnostic →
-reason); a single missing number is NaN.
+reason), or `not_applicable` where it has no meaning for the task; a single missing number is NaN.
 
 ```python
 import geomdiag as gd
@@ -46,33 +49,44 @@ TREE = """
 Of the root: `task`, `task_parameters`, `geomdiag_version`, `configuration`, `split_source`,
 `notices`. Of a node: `run` (the run's name; node names replace `/` by `__`), `path`, `format`,
 `architecture`, `roles` (which tensor plays which part), `task`, `split_source`, `train_inputs`,
-`run_config`, `assumptions`, `notices`, `not_computed`, `configuration` (what a stored step must
-agree with to be used again). Results hold no time of making: the same input gives the same
-bytes.
+`run_config`, `assumptions`, `notices`, `not_computed`, `not_applicable`, `configuration` (what a
+stored step must agree with to be used again). Results hold no time of making: the same input
+gives the same bytes.
 """
 
 
-def collect() -> tuple[xr.Dataset, dict[str, str]]:
-    """Return a small result with everything in it, and the diagnostic of each variable."""
+def collect() -> tuple[dict[str, xr.Variable], dict[str, str]]:
+    """Return every variable of small results, and the diagnostic of each."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         run.mkdir()
         files = sorted(RUN.glob("step_*.safetensors"))
         for file in [files[0], files[len(files) // 2], files[-1], RUN / "run.json"]:
             (run / file.name).write_bytes(file.read_bytes())
-        tree = gd.analyze(run, "modadd", analyzers=list(gd.ANALYZERS), workers=1)
+        found = [_only(gd.analyze(run, "modadd", analyzers=list(gd.ANALYZERS), workers=1))]
+        for name in OTHERS:
+            task, rng = gd.task(name), np.random.default_rng(0)
+            file = Path(folder) / f"{task.family}.npz"
+            logits = rng.normal(size=(len(task.inputs), task.classes))
+            np.savez(file, logits=logits, embedding=rng.normal(size=(task.tokens, 4)), step=0)
+            found.append(_only(gd.analyze(file, task, workers=1)))
+    variables = {name: value.variable for one in reversed(found) for name, value in one.items()}
     owners = {
         name: analyzer.name for analyzer in gd.ANALYZERS.values() for name in analyzer.variables
     }
-    return next(iter(tree.children.values())).to_dataset(), owners
+    return variables, owners
+
+
+def _only(tree: xr.DataTree) -> xr.Dataset:
+    return next(iter(tree.children.values())).to_dataset()
 
 
 def page() -> str:
     """Return the text of docs/results.md."""
-    dataset, owners = collect()
+    variables, owners = collect()
     groups: dict[str, list[str]] = {name: [] for name in gd.ANALYZERS}
-    for name in dataset.data_vars:
-        groups.setdefault(owners.get(str(name), "run"), []).append(str(name))
+    for name in variables:
+        groups.setdefault(owners.get(name, "run"), []).append(name)
     lines = [OPENING]
     for group, names in groups.items():
         if not names:
@@ -83,8 +97,8 @@ def page() -> str:
         title = "The run and its checkpoints" if group == "run" else f"`{group}`{note}"
         lines.append(f"## {title}\n")
         for name in sorted(names):
-            attrs = dataset[name].attrs
-            dims = ", ".join(str(dim) for dim in dataset[name].dims) or "one number a run"
+            attrs = variables[name].attrs
+            dims = ", ".join(str(dim) for dim in variables[name].dims) or "one number a run"
             unit = attrs.get("units", "")
             unit = "" if unit in ("", "1") else f", in {unit}"
             heading = attrs.get("long_name", "")

@@ -44,7 +44,8 @@ def summarise(tree: xr.DataTree) -> list[dict[str, Any]]:
         ``effective_dimension`` : of the embedding, likewise
         ``compared`` : number of recorded losses and accuracies held against recomputed ones
         ``disagreement``, ``notices`` : list of str
-        ``not_computed`` : diagnostic to the reason
+        ``not_computed``, ``not_applicable`` : diagnostic to the reason why this checkpoint does
+        not allow it, or why it has no meaning for the task
     """
     return [_run(name, node) for name, node in tree.children.items()]
 
@@ -83,6 +84,7 @@ def _run(name: str, node: xr.DataTree) -> dict[str, Any]:
         "disagreement": [str(one.get("text", one)) for one in _json(attrs.get("disagreement"), [])],
         "notices": [line for line in str(attrs.get("notices", "")).splitlines() if line],
         "not_computed": _json(attrs.get("not_computed"), {}),
+        "not_applicable": _json(attrs.get("not_applicable"), {}),
     }
 
 

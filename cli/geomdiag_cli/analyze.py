@@ -126,7 +126,13 @@ def command(
     else:
         from geomdiag_cli.tables import print_summaries
 
-        print_summaries(stdout(), summaries, general, reused=bar.reused if bar else 0)
+        print_summaries(
+            stdout(),
+            summaries,
+            general,
+            reused=bar.reused if bar else 0,
+            asked=[name.strip() for name in analyzers.split(",")],
+        )
         _next(target)
     if any(summary["failed"] or summary["partial"] for summary in summaries):
         raise typer.Exit(SOME_FAILED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from geomdiag_cli.console import clean
@@ -44,14 +44,19 @@ def print_note(
 
 
 def print_summaries(
-    console: Console, summaries: Sequence[Summary], general: Sequence[str], *, reused: int = 0
+    console: Console,
+    summaries: Sequence[Summary],
+    general: Sequence[str],
+    *,
+    reused: int = 0,
+    asked: Collection[str] = (),
 ) -> None:
-    """Print what `geomdiag.summary.summarise` returned."""
+    """Print what `geomdiag.summary.summarise` returned; `asked`: diagnostics asked for by name."""
     if len(summaries) <= BLOCKS:
         for place, summary in enumerate(summaries):
             if place:
                 console.print()
-            _block(console, summary)
+            _block(console, summary, asked)
     else:
         _lines(console, summaries)
     if reused:
@@ -60,7 +65,7 @@ def print_summaries(
         print_note(console, "notice", notice, indent=0)
 
 
-def _block(console: Console, summary: Summary) -> None:
+def _block(console: Console, summary: Summary, asked: Collection[str]) -> None:
     from rich.table import Table
 
     console.print(clean(_headline(summary)), style="bold")
@@ -79,9 +84,10 @@ def _block(console: Console, summary: Summary) -> None:
     for notice in summary["notices"]:
         if not any(error in notice for error in told):
             print_note(console, "notice", notice, style="yellow")
-    if summary["not_computed"]:
+    told_off = {name: why for name, why in summary["not_applicable"].items() if name in asked}
+    if absent := {**summary["not_computed"], **told_off}:
         console.print("  not computed:")
-        for name, reason in summary["not_computed"].items():
+        for name, reason in absent.items():
             print_note(console, name, reason, indent=4)
 
 

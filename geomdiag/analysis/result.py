@@ -80,6 +80,12 @@ def _node_attrs(job: Job, rows: Sequence[Row], more: Mapping[str, Any]) -> dict[
                 facts.setdefault(name, job.old.attrs[name])
     assumptions = json.loads(facts.pop("assumptions", "[]"))
     split = series.split
+    senseless = {
+        one.name: reason
+        for one in plan.analyzers
+        if plan.task is not None and (reason := one.applies(plan.task))
+    }
+    missing = {name: why for name, why in job.reasons.items() if name not in senseless}
     return {
         "run": series.name,
         "path": series.path.name,
@@ -91,7 +97,8 @@ def _node_attrs(job: Job, rows: Sequence[Row], more: Mapping[str, Any]) -> dict[
         "train_inputs": -1 if plan.train is None else int(plan.train.sum()),
         "configuration": job.key,
         "run_config": json.dumps(_scalars(series.config), sort_keys=True),
-        "not_computed": json.dumps(job.reasons, ensure_ascii=False, sort_keys=True),
+        "not_computed": json.dumps(missing, ensure_ascii=False, sort_keys=True),
+        "not_applicable": json.dumps(senseless, ensure_ascii=False, sort_keys=True),
         "assumptions": json.dumps(assumptions, ensure_ascii=False),
         "notices": "\n".join([*job.notices, *assumptions]),
         "architecture": facts.pop("architecture", ""),

@@ -84,8 +84,8 @@ def analyze(
         index ``step``. A dim that several variables share holds the labels of all of them
         (``measure``); a variable is NaN at labels that are not its own. A checkpoint that could
         not be read or run is a row of missing numbers with ``status`` and ``error``; a
-        diagnostic that has no meaning here is named in the attribute ``not_computed``, with its
-        reason, as JSON.
+        diagnostic that could not be computed, or has no meaning for the task, is named in the
+        attribute ``not_computed`` or ``not_applicable``, with its reason, as JSON.
 
     Raises
     ------

@@ -111,7 +111,8 @@ def test_what_does_not_apply_is_named_with_its_reason(tmp_path: Path) -> None:
         workers=1,
     )
     run = only(tree)
-    assert "cyclic group" in json.loads(run.attrs["not_computed"])["progress"]
+    assert "share no group" in json.loads(run.attrs["not_applicable"])["progress"]
+    assert "progress" not in json.loads(run.attrs["not_computed"])
     assert "logit_power" not in run
     assert run["part"].values.tolist() == ["all"]
     assert run.attrs["split_source"] == "unknown"

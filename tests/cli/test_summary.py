@@ -30,7 +30,7 @@ def test_a_result_with_nothing_in_it() -> None:
     assert told["stage"] == "unknown"
     assert told["key_blocks"] is None
     assert told["effective_dimension"] is None
-    for name in ("accuracy", "boundaries", "symmetry_violation", "not_computed"):
+    for name in ("accuracy", "boundaries", "symmetry_violation", "not_computed", "not_applicable"):
         assert told[name] == {}
     for name in ("errors", "disagreement", "notices"):
         assert told[name] == []
