@@ -7,6 +7,7 @@ distinct distances. Source: arXiv 2603.01968.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -26,7 +27,7 @@ from geomdiag.tasks.contract import (
     Symmetry,
     Task,
 )
-from geomdiag.tasks.cyclic import cyclic_basis
+from geomdiag.tasks.cyclic import cycle_distances, cyclic_basis
 from geomdiag.tasks.graph_distances import SAMPLE, Distances, geodesic_triples
 from geomdiag.tasks.graph_files import from_networkx, is_graph_file, read_graph
 from geomdiag.tasks.graph_sources import Graph, fitting_names, known_graphs, named_graph
@@ -288,9 +289,32 @@ class GraphTask(Task):
         Those of ``cycle-N`` are its characters ±k, with eigenvalue 2 - 2 cos(2πk/N): they are
         given as such, so that circles and helices of a frequency have a meaning.
         """
-        if self._source.startswith("cycle-") and not self._digest:
+        if self._is_named_cycle:
             return cyclic_basis(np.arange(self.tokens, dtype=np.int64))
         return laplacian_basis(self._graph)
+
+    @property
+    def _is_named_cycle(self) -> bool:
+        return self._source.startswith("cycle-") and not self._digest
+
+    def metric_for(self, block: int) -> FloatArray | None:
+        """Return the distance along the cycle on which ``u`` stands at ``block·u``.
+
+        Parameters
+        ----------
+        block : int
+            Frequency ``k`` of ``cycle-N``.
+
+        Returns
+        -------
+        (n, n) float array or None
+            None for other graphs, for the trivial block, and for frequencies that share a
+            factor with N.
+        """
+        n = self.tokens
+        if not self._is_named_cycle or not 0 < block <= n // 2 or math.gcd(block, n) != 1:
+            return None
+        return cycle_distances(np.arange(n, dtype=np.int64) * block % n, n)
 
     @cached_property
     def metric(self) -> FloatArray:

@@ -362,6 +362,16 @@ def test_characters_of_a_cycle_are_its_eigenspaces(n: int) -> None:
         np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-10)
 
 
+def test_a_cycle_can_be_walked_in_other_steps() -> None:
+    task = graph_task("cycle-12")
+    np.testing.assert_array_equal(task.metric_for(1), task.metric)
+    fives = task.metric_for(5)
+    assert fives is not None
+    assert fives[0, 5] == 1
+    assert [task.metric_for(block) for block in (0, 2, 3, 4, 6, 7, -1)] == [None] * 7
+    assert graph_task("path-12").metric_for(1) is None
+
+
 def test_labels_have_as_many_digits_as_tell_them_apart() -> None:
     assert graph_task("path-5").basis.labels == ("λ=0", "λ=0.38", "λ=1.4", "λ=2.6", "λ=3.6")
     labels = graph_task("path-64").basis.labels
