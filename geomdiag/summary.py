@@ -38,7 +38,7 @@ def summarise(tree: xr.DataTree) -> list[dict[str, Any]]:
         ``stage`` : name of the stage at the last step
         ``stage_order`` : whether the stages came in the paper's order, and at which steps
         ``key_blocks`` : ``blocks`` of the embedding that stand out at the last step, strongest
-        first, and the ``share`` of power in them
+        first, the ``share`` of power in them, and whether blocks are ``frequencies``
         ``symmetry_violation`` : by symmetry, the mean (nats) at the ``first`` and ``last`` step
         and its ``peak``, and whether the architecture enforces it (``architectural``)
         ``effective_dimension`` : of the embedding, likewise
@@ -165,6 +165,7 @@ def _key_blocks(dataset: xr.Dataset) -> dict[str, Any] | None:
     return {
         "blocks": [str(power["block"].values[i]) for i in order],
         "share": float(sum(row[i] for i in order)),
+        "frequencies": all(str(label).startswith("k=") for label in power["block"].values),
     }
 
 

@@ -130,9 +130,8 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
 
 def _key_heading(summaries: Sequence[Summary]) -> str:
     """Return what to call the key blocks: not every task's are frequencies."""
-    keys = [one["key_blocks"] or {"blocks": []} for one in summaries]
-    labels = [label for key in keys for label in key["blocks"]]
-    return "key frequencies" if all(one.startswith("k=") for one in labels) else "key blocks"
+    known = [key["frequencies"] for one in summaries if (key := one["key_blocks"]) is not None]
+    return "key frequencies" if all(known) else "key blocks"
 
 
 def _courses(console: Console, summary: Summary) -> None:

@@ -112,8 +112,8 @@ def prepare(
     """
     notices: list[str] = []
     found, problem = _task_of(series, task, model)
-    said = series.config.get("task")
-    if found is not None and isinstance(said, str) and _other_family(said, found):
+    said = _said_task(series)
+    if found is not None and isinstance(said, str) and _other(said, found):
         notices.append(
             f"WARNING: the run's own configuration says task {said!r}, and it is analysed as "
             f"{found.name}"
@@ -178,12 +178,24 @@ def node_names(names: Iterable[str]) -> list[str]:
     return result
 
 
-def _other_family(said: str, task: Task) -> bool:
-    """Return whether a configuration names a known task of another family."""
-    from geomdiag.tasks import TASKS
+def _said_task(series: Series) -> Any:
+    """Return the task that the run's configuration names, or its first readable checkpoint."""
+    if "task" in series.config:
+        return series.config["task"]
+    return next((one.metadata.get("task") for one in series if not one.error), None)
+
+
+def _other(said: str, task: Task) -> bool:
+    """Return whether a configuration names another known task."""
+    from geomdiag import tasks
 
     family = said.partition(":")[0]
-    return family in TASKS and family != task.family
+    if family not in tasks.TASKS or family != task.family:
+        return family in tasks.TASKS
+    try:
+        return tasks.task(said).name != task.name
+    except TaskError:  # it says less than a task needs, or names a file that is elsewhere
+        return False
 
 
 def _misfit(checkpoint: Checkpoint, task: Task, config: Mapping[str, Any]) -> str:
