@@ -93,13 +93,22 @@ def test_failures_are_listed() -> None:
 @pytest.mark.parametrize(
     ("labels", "heading"),
     [
-        (["k=3", "k=1"], "key frequencies"),
-        (["k=1,2"], "key frequencies"),
-        (["sign", "standard"], "key blocks"),
-        (["sign", "k=4"], "key blocks"),
+        (["k=1", "k=2", "k=3"], "key frequencies"),
+        (["k=0,1", "k=1,0", "k=1,2"], "key frequencies"),
+        (["sign", "standard", "[2,2]"], "key blocks"),
+        (["sign", "k=1", "k=2"], "key blocks"),
     ],
 )
-def test_key_blocks_are_called_frequencies_where_they_are(labels: list[str], heading: str) -> None:
+@pytest.mark.parametrize("key", [(0, 1, 1), (0, 0, 0)])
+def test_key_blocks_are_called_frequencies_where_they_are(
+    labels: list[str], heading: str, key: tuple[int, ...]
+) -> None:
     from geomdiag_cli.tables import _key_heading
 
-    assert _key_heading([{"key_blocks": {"blocks": labels}}, {"key_blocks": None}]) == heading
+    dims = ("step", "matrix", "block")
+    coords = {"matrix": ["embedding"], "block": labels}
+    power = xr.DataArray(np.full((3, 1, 3), 1 / 3), dims=dims, coords=coords)
+    chosen = xr.DataArray(np.tile(np.array(key), (3, 1, 1)), dims=dims, coords=coords)
+    (told,) = summarise(tree(power=power, key_block=chosen))
+    assert len(told["key_blocks"]["blocks"]) == sum(key)
+    assert _key_heading([told, {"key_blocks": None}]) == heading
