@@ -1,4 +1,4 @@
-# make demo   build the environment and analyse the two bundled series into demo/
+# make demo   build the environment and analyse the two bundled series of modular addition into demo/
 # make test   build the environment and run the tests
 # make lint   style, types and the import-layers contract
 # make .venv  build the environment alone
@@ -28,7 +28,7 @@ $(BUILT): pyproject.toml constraints.txt
 
 demo: $(VENV)
 	@mkdir -p demo
-	$(BIN)/geomdiag analyze fixtures/series --task modadd --out demo/series.geomdiag.zarr
+	$(BIN)/geomdiag analyze fixtures/series/modadd-p31-* --task modadd --out demo/series.geomdiag.zarr
 
 test: $(VENV)
 	$(BIN)/python -m pytest
