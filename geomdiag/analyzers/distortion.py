@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from geomdiag.analyzers._shared import key_spectrum, token_matrices
 from geomdiag.analyzers.contract import Analyzer, dataset, describe
-from geomdiag.metrics.distortion import TargetMetric, distortions, target_metric
+from geomdiag.metrics.distortion import TargetMetric, compare_distances, distortions, target_metric
 
 if TYPE_CHECKING:
     from geomdiag.models.snapshot import Snapshot
@@ -35,7 +36,8 @@ def distortion(snapshot: Snapshot, task: Task) -> xr.Dataset:
 
     The task's metric is the natural order's; a network that draws the circle of frequency k
     visits the tokens in another order, whose metric ``distortion_key`` takes: the strongest
-    key block that can order the tokens. It is missing where there is none.
+    key block that can order the tokens. It is missing where there is none. Where answers
+    are distances and the snapshot has logits, ``predicted_distortion`` is that of the answers.
     """
     matrices = token_matrices(snapshot)
     natural, ordered, labels = [], [], []
@@ -48,6 +50,18 @@ def distortion(snapshot: Snapshot, task: Task) -> xr.Dataset:
             _numbers(matrix.values, _target(task, block), shared)
             if block
             else [np.nan] * len(_MEASURES)
+        )
+    predicted = {}
+    if task.class_distances is not None and not snapshot.missing("logits"):
+        predicted["predicted_distortion"] = describe(
+            ("measure",),
+            np.array(_predicted(snapshot, task, task.class_distances)),
+            "distortion of the task's metric by the answers",
+            "1",
+            "expected distance under the output distribution, mean of both directions, against the "
+            "task's, over all pairs of different tokens; measures as for distortion, those with "
+            "_intrinsic missing",
+            _REFERENCE,
         )
     return dataset(
         {
@@ -74,6 +88,7 @@ def distortion(snapshot: Snapshot, task: Task) -> xr.Dataset:
                 "1",
                 "strongest key block that generates the group; empty where there is none",
             ),
+            **predicted,
         },
         {"matrix": list(matrices), "measure": list(_MEASURES)},
     )
@@ -82,6 +97,18 @@ def distortion(snapshot: Snapshot, task: Task) -> xr.Dataset:
 def _numbers(values: Any, target: TargetMetric, shared: dict[bytes, Any]) -> list[float]:
     found = distortions(np.asarray(values), target, shared=shared)
     return [found[name] for name in _MEASURES]
+
+
+def _predicted(snapshot: Snapshot, task: Task, values: NDArray[np.float64]) -> list[float]:
+    """Return the distortion of the expected answers; NaN where a logit is."""
+    expected = np.exp(snapshot.log_probabilities.astype(np.float64)) @ values
+    distances = np.zeros((task.tokens, task.tokens))
+    distances[task.inputs[:, 0], task.inputs[:, 1]] = expected
+    np.fill_diagonal(distances, 0.0)
+    if np.isnan(distances).any():
+        return [np.nan] * len(_MEASURES)
+    found = compare_distances(0.5 * (distances + distances.T), _target(task, 0))
+    return [found.get(name, np.nan) for name in _MEASURES]
 
 
 @lru_cache(maxsize=64)
@@ -110,5 +137,10 @@ ANALYZER = Analyzer(
     distortion,
     needs=("embedding",),
     applies=_applies,
-    variables=("distortion", "distortion_key", "distortion_key_block"),
+    variables=(
+        "distortion",
+        "distortion_key",
+        "distortion_key_block",
+        "predicted_distortion",
+    ),
 )

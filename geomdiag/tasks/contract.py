@@ -311,6 +311,14 @@ class Task(ABC):
         """Distances between tokens, (tokens, tokens)."""
 
     @cached_property
+    def class_distances(self) -> FloatArray | None:
+        """Distance that each class stands for, (classes,), where answers are distances.
+
+        Then the inputs are all ordered pairs of tokens. None: classes are no distances.
+        """
+        return None
+
+    @cached_property
     def orders(self) -> Mapping[str, IntArray]:
         """Rank of each token by attribute, (tokens,) each; empty where nothing is ordered."""
         return {}

@@ -321,6 +321,11 @@ class GraphTask(Task):
         """Geodesic distances between nodes, (n, n), in the unit of the edges' lengths."""
         return self.distances.lengths
 
+    @cached_property
+    def class_distances(self) -> FloatArray | None:
+        """The distinct distances, (classes,), in the unit of `metric`."""
+        return self.distances.values
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GraphTask) and self.name == other.name
 

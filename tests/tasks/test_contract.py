@@ -219,6 +219,15 @@ def test_metrics_are_metrics(each: Task) -> None:
             assert (np.sort(distance, axis=None) == np.sort(each.metric, axis=None)).all()
 
 
+def test_class_distances_are_those_of_the_answers(each: Task) -> None:
+    if each.class_distances is None:
+        return
+    assert each.inputs.shape == (each.tokens**2, 2)
+    assert each.class_distances.shape == (each.classes,)
+    expected = each.metric[each.inputs[:, 0], each.inputs[:, 1]]
+    np.testing.assert_allclose(each.class_distances[each.answers], expected, rtol=1e-9)
+
+
 def test_orders_are_ranks(each: Task) -> None:
     for rank in each.orders.values():
         assert rank.shape == (each.tokens,)

@@ -9,13 +9,15 @@ import pickle
 import networkx as nx
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
 import geomdiag as gd
 from geomdiag.analyzers import ANALYZERS
 from geomdiag.errors import TaskError
-from geomdiag.metrics.distortion import distortions
+from geomdiag.metrics.distortion import compare_distances, distortions
+from geomdiag.models import Matrix
 from geomdiag.tasks import Composition, Equivalence
 from geomdiag.tasks.automorphisms import automorphism_generators, pair_orbits
 from geomdiag.tasks.graph_distances import geodesic_triples
@@ -521,6 +523,35 @@ def test_a_cycle_drawn_as_a_circle(n: int) -> None:
     )
     assert found["worst_case_intrinsic"] == pytest.approx(1)
     assert found["worst_case"] == pytest.approx(n / 2 * math.sin(np.pi / n))
+
+
+@pytest.mark.parametrize("graph", ["lattice-3x4", WEIGHTED])
+def test_answers_have_a_distortion_of_their_own(graph: object) -> None:
+    task = graph_task(graph)
+    n = task.tokens
+    points = Matrix(np.random.default_rng(0).normal(size=(n, 4)))
+
+    def predicted(logits: np.ndarray | None) -> xr.Dataset:
+        snapshot = gd.Snapshot(task, matrices={"embedding": points}, logits=logits)
+        return ANALYZERS["distortion"].compute(snapshot, task)
+
+    right = predicted(60.0 * np.eye(task.classes)[task.answers])["predicted_distortion"]
+    plain = ["spearman", "stress", "worst_case", "mean", "neighbour_recall"]
+    np.testing.assert_allclose(right.sel(measure=plain), [1, 0, 1, 0, 1], atol=1e-7)
+    assert int(right.notnull().sum()) == len(plain)
+    # Answers that are unsure and differ by direction: the mean of both expectations.
+    p = np.random.default_rng(1).dirichlet(np.ones(task.classes), size=n * n)
+    expected = np.zeros((n, n))
+    for row, (u, v) in enumerate(task.inputs):
+        if u != v:
+            expected[u, v] += 0.5 * p[row] @ task.distances.values
+            expected[v, u] += 0.5 * p[row] @ task.distances.values
+    by_hand = compare_distances(expected, task.metric)
+    found = predicted(np.log(p))["predicted_distortion"]
+    for name, value in by_hand.items():
+        assert float(found.sel(measure=name)) == pytest.approx(value, rel=1e-9)
+    assert predicted(np.full((n * n, task.classes), np.nan))["predicted_distortion"].isnull().all()
+    assert "predicted_distortion" not in predicted(None)
 
 
 def test_random_embeddings_sit_at_chance() -> None:
