@@ -103,6 +103,31 @@ def test_contributing_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (run["row_norm"] > 0).all()
 
 
+def test_tasks_page_runs() -> None:
+    names: dict[str, Any] = {}
+    for block in blocks("docs/tasks.md", "python"):
+        exec(compile(block, "tasks.md", "exec"), names)
+    dual = names["dual"]
+    assert dual.generates(["k=1,0", "k=0,1"])
+    assert not dual.generates(["k=2,1", "k=0,5"])
+    assert len(dual.kernel(["k=2,1", "k=0,5"])) == 2
+
+
+def test_tasks_page_names_every_family() -> None:
+    text = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+    for family in gd.tasks.task_families():
+        assert f"`{family.name}" in text
+    for specification in re.findall(r"`((?:graph|comparison|group):[\w,=-]+)`", text):
+        task = gd.task(specification)
+        for symmetry in task.symmetries:
+            assert symmetry.name.split("_")[-1] in text
+    for label in ("sign", "standard", "standard_sign", "[3,2]", "[2,2,1]", "[3,1,1]"):
+        assert label in gd.task("group:S5").basis.labels
+    for label in ("[3,2]", "[3,1,1]a", "[3,1,1]b"):
+        assert label in gd.task("group:A5").basis.labels
+    assert {"parity", "parity_sign"} <= set(gd.task("group:D6").basis.labels)
+
+
 def test_training_recipe_trains(tmp_path: Path) -> None:
     (text,) = blocks("docs/training.md", "toml")
     recipe = recipes.parse_recipe(tomllib.loads(text))
