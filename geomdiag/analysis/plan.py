@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -65,10 +66,18 @@ def as_series(
     series: list[Series] = []
     gathered: list[str] = []
     one: Any
+    folders: list[str] = []
     for one in runs:
         more, notes = as_series(one, split)
+        path = getattr(one, "path", one if isinstance(one, str | os.PathLike) else "")
+        folders += [Path(path).name] * len(more)
         series += more
         gathered += notes
+    # runs of several folders are often called the same (seed=0): the folder tells them apart
+    count = Counter(run.name for run in series)
+    for number, (run, folder) in enumerate(zip(series, folders, strict=True)):
+        if count[run.name] > 1 and folder:
+            series[number] = replace(run, name=f"{folder}/{run.name}")
     return series, gathered
 
 

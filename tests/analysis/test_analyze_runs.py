@@ -130,6 +130,19 @@ def test_paths_runs_series_and_lists_are_the_same(tmp_path: Path) -> None:
     xr.testing.assert_identical(one["b"].to_dataset(), whole["b"].to_dataset())
 
 
+def test_the_folder_tells_runs_of_one_name_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / "small", tmp_path / "large", tmp_path / "other"]
+    for path, seed in zip(paths, ("seed=0", "seed=0", "seed=1"), strict=True):
+        write_run(path / seed)
+    tree = analyze(paths, "modadd", analyzers=["fit"], workers=1)
+    assert list(tree.children) == ["small__seed=0", "large__seed=0", "seed=1"]
+    opened = analyze(map(gd.open_runs, paths[:2]), "modadd", analyzers=["fit"], workers=1)
+    assert [run.attrs["run"] for run in opened.children.values()] == [
+        "small/seed=0",
+        "large/seed=0",
+    ]
+
+
 def test_names_of_nodes_are_flat_and_unique() -> None:
     from geomdiag.analysis.plan import node_names
 
