@@ -14,7 +14,14 @@ from geomdiag.training.files import check_folder, is_finished
 from geomdiag.training.networks import build_network
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
-NAMES = ["modadd-p31-transformer", "modadd-p31-mlp"]
+#: Least ratio of generalised to memorised step, checkpoints, and bytes at most.
+RECORDED = {
+    "modadd-p31-transformer": (5, 56, 6e6),
+    "modadd-p31-mlp": (5, 54, 6e6),
+    "graph-hypercube-5-transformer": (1.5, 18, 4e6),
+    "comparison-5x5-transformer": (5, 30, 4e6),
+    "group-S4-mlp": (5, 47, 4e6),
+}
 RECIPES = sorted((FIXTURES / "recipes").glob("*.toml"))
 #: Those that train in minutes on one core; the others are the published settings.
 SMALL = [path for path in RECIPES if load_recipe(path).training.steps < 100_000]
@@ -35,8 +42,13 @@ def from_then_on(steps: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> i
     return int(steps[below[-1] + 1 if len(below) else 0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_every_recorded_series_is_known() -> None:
+    assert {path.name for path in (FIXTURES / "series").iterdir()} == set(RECORDED)
+
+
+@pytest.mark.parametrize("name", RECORDED)
 def test_recorded_series_memorise_first_and_generalise_later(name: str) -> None:
+    ratio, checkpoints, most_bytes = RECORDED[name]
     recipe = load_recipe(FIXTURES / "recipes" / f"{name}.toml")
     (folder,) = check_folder(FIXTURES / "series", recipe)
     assert is_finished(FIXTURES / "series", recipe)
@@ -46,15 +58,15 @@ def test_recorded_series_memorise_first_and_generalise_later(name: str) -> None:
     )
     memorised = from_then_on(steps, train_accuracy)
     generalised = from_then_on(steps, heldout_accuracy)
-    assert generalised >= 5 * memorised
+    assert generalised >= ratio * memorised
     assert train_accuracy[-1] == 1
     assert (heldout_accuracy[steps >= 0.9 * steps[-1]] == 1).all()
     paths = list(folder.glob("*.safetensors"))
-    assert 40 <= len(paths) <= 60
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
+    assert len(paths) == checkpoints
+    assert sum(path.stat().st_size for path in folder.iterdir()) < most_bytes
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECORDED)
 def test_first_steps_come_out_as_recorded(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(FIXTURES / "recipes" / f"{name}.toml")
     with pytest.raises(Enough):
@@ -70,7 +82,7 @@ def test_first_steps_come_out_as_recorded(name: str, tmp_path: Path) -> None:
             # another processor sums in another order, and Adam divides by tiny gradients
             difference = np.linalg.norm(new[part] - old[part])
             assert difference <= 1e-3 * np.linalg.norm(old[part]) + 1e-6, (path.name, part)
-    assert compared >= 8
+    assert compared >= 6
     splits = [json.loads((run / "run.json").read_text())["split"] for run in (again, recorded)]
     assert splits[0] == splits[1]
 
@@ -136,9 +148,10 @@ def test_small_recipes_learn_from_the_start(path: Path, tmp_path: Path) -> None:
 
     def watch(event: Progress) -> None:
         losses.extend(event.train_loss)
-        stop(event)
+        if event.step >= 200:
+            raise Enough
 
     with pytest.raises(Enough):
         train(path, tmp_path, progress=watch)
     assert np.isfinite(losses).all()
-    assert losses[-1] < losses[0] - 0.1
+    assert losses[-1] < 0.8 * losses[0]
