@@ -20,6 +20,7 @@ ANALYZERS = Registry(
         "dimension": _HERE + "dimension:ANALYZER",
         "spectrum": _HERE + "spectrum:ANALYZER",
         "progress": _HERE + "progress:ANALYZER",
+        "irreps": _HERE + "irreps:ANALYZER",
         "circle": _HERE + "circle:ANALYZER",
         "helix": _HERE + "helix:ANALYZER",
         "topology": _HERE + "topology:ANALYZER",

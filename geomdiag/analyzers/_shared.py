@@ -12,23 +12,31 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from geomdiag.metrics._relabel import Relabellings
     from geomdiag.models.snapshot import Matrix, Snapshot
-    from geomdiag.tasks.contract import HarmonicBasis, Task
+    from geomdiag.tasks.contract import HarmonicBasis, LogitGroup, Task
 
 __all__ = [
+    "CHARACTER",
     "KeySpectrum",
     "answered_right",
     "basis_arguments",
     "basis_of",
+    "block_labels",
     "harmonic_matrices",
     "identity",
     "key_spectrum",
     "once",
     "principal",
     "relabelled",
+    "shares_group",
     "stack",
     "token_matrices",
 ]
 
+#: What the logits of a group task are held against.
+CHARACTER = (
+    "χ(xyz⁻¹), χ the block's real character (cos(2πk(r − z)/m) in a cyclic group), over all inputs "
+    "(x, y) and classes z of the group"
+)
 #: Relabellings of the tokens that blocks and fits are held against, and their seed.
 PERMUTATIONS, SEED = 999, 0
 
@@ -57,6 +65,18 @@ def answered_right(snapshot: Snapshot, task: Task) -> NDArray[np.bool_]:
         return right
 
     return once(snapshot, "answered right", make)
+
+
+def shares_group(task: Task) -> str:
+    """Return why the logits of a task have no group structure, or an empty string."""
+    if task.logit_group is not None:
+        return ""
+    return f"the inputs and classes of {task.name} share no group"
+
+
+def block_labels(group: LogitGroup) -> tuple[str, ...]:
+    """Return the labels of a group's blocks, the trivial one first."""
+    return group.labels or tuple(f"k={k}" for k in range(group.order // 2 + 1))
 
 
 def basis_of(matrix: Matrix, task: Task) -> HarmonicBasis | None:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geomdiag.analyzers._shared import key_spectrum
+from geomdiag.analyzers._shared import CHARACTER, block_labels, key_spectrum, shares_group
 from geomdiag.analyzers.contract import Analyzer, dataset, describe
 from geomdiag.errors import MissingPartError
 from geomdiag.metrics.group_logits import translation_sums
-from geomdiag.metrics.irreps import character_losses
 from geomdiag.metrics.progress import distance_irrelevance, progress_losses
 
 if TYPE_CHECKING:
@@ -26,10 +25,6 @@ _KEYS = (
     "key blocks: those of the embeddings at this very checkpoint (none of them early on); "
     "missing where the network shows no embedding"
 )
-_CHARACTER = (
-    "χ(xyz⁻¹), χ the block's real character (cos(2πk(r − z)/m) in a cyclic group), over all inputs "
-    "(x, y) and classes z of the group"
-)
 
 
 def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
@@ -39,21 +34,20 @@ def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
     ----------
     snapshot : Snapshot
         With logits; the restricted and excluded loss also need an embedding, the excluded
-        losses a split.
+        loss a split.
     task : Task
         With a `logit_group`.
 
     Returns
     -------
     xr.Dataset
-        ``logit_power``, ``logit_similarity``, ``irrep_restricted_loss`` and
-        ``irrep_excluded_loss`` (block,), ``equivariant_share``, ``equivariance_error``
-        (operand,), ``restricted_loss``, ``excluded_loss`` and, for cyclic groups,
-        ``distance_irrelevance``.
+        ``logit_power`` and ``logit_similarity`` (block,), ``equivariant_share``,
+        ``equivariance_error`` (operand,), ``restricted_loss``, ``excluded_loss`` and, for cyclic
+        groups, ``distance_irrelevance``.
     """
     group = task.logit_group
     if group is None:
-        raise MissingPartError(_applies(task))
+        raise MissingPartError(shares_group(task))
     logits = snapshot.logits
     plain: dict[str, Any] = {
         "order": group.order,
@@ -66,9 +60,6 @@ def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
     sums = translation_sums(logits, **plain, **operands, table=group.table)
     found, errors = sums.spectrum(group.characters), sums.errors()
     split = snapshot.train is not None
-    alone = character_losses(
-        logits, **plain, **operands, **general, train=snapshot.train, sums=sums
-    )
     restricted = excluded = np.nan
     if (keys := _keys(snapshot, task, group)) is not None:
         # over all classes in order the sums are, but for the centring, the means wanted here
@@ -84,34 +75,15 @@ def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
             np.asarray(found.power),
             "share of the logits that a block explains",
             "1",
-            f"share of the centred logits explained by {_CHARACTER}; r = xy",
+            f"share of the centred logits explained by {CHARACTER}; r = xy",
             f"{_NANDA}; {_CHUGHTAI}",
         ),
         "logit_similarity": describe(
             ("block",),
-            alone.similarity,
+            found.similarity,
             "cosine between the logits and a block's character",
             "1",
-            f"between the centred logits and {_CHARACTER}; logit_power is its square",
-            _CHUGHTAI,
-        ),
-        "irrep_restricted_loss": describe(
-            ("block",),
-            alone.restricted,
-            "loss of one block's character alone",
-            "nat",
-            "cross-entropy, over the group's classes, of nothing but the logits' component of "
-            f"{_CHARACTER}. Unlike restricted_loss it keeps one function of input and class",
-            _CHUGHTAI,
-            higher_is_better=False,
-        ),
-        "irrep_excluded_loss": describe(
-            ("block",),
-            alone.excluded if split else np.full(len(alone.excluded), np.nan),
-            "loss without one block's character",
-            "nat",
-            "cross-entropy over the train inputs of the group, and its classes, of the logits "
-            f"less their component of {_CHARACTER}; missing without a split",
+            f"between the centred logits and {CHARACTER}; logit_power is its square",
             _CHUGHTAI,
         ),
         "equivariant_share": describe(
@@ -165,17 +137,12 @@ def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
             "inputs",
             "arXiv:2306.17844",
         )
-    return dataset(data, {"block": _labels(group)[1:], "operand": ["left", "right"]})
-
-
-def _labels(group: LogitGroup) -> tuple[str, ...]:
-    """Return the labels of the group's blocks, the trivial one first."""
-    return group.labels or tuple(f"k={k}" for k in range(group.order // 2 + 1))
+    return dataset(data, {"block": block_labels(group)[1:], "operand": ["left", "right"]})
 
 
 def _keys(snapshot: Snapshot, task: Task, group: LogitGroup) -> list[int] | None:
     """Return the key blocks of the embeddings, None where there is no embedding."""
-    place = {label: block for block, label in enumerate(_labels(group))}
+    place = {label: block for block, label in enumerate(block_labels(group))}
     keys: set[int] = set()
     names = [name for name in ("embedding", "embedding_right") if name in snapshot.matrices]
     for name in names:
@@ -184,22 +151,14 @@ def _keys(snapshot: Snapshot, task: Task, group: LogitGroup) -> list[int] | None
     return sorted(keys) if names else None
 
 
-def _applies(task: Task) -> str:
-    if task.logit_group is not None:
-        return ""
-    return f"the inputs and classes of {task.name} share no group"
-
-
 ANALYZER = Analyzer(
     "progress",
     progress,
     needs=("logits",),
-    applies=_applies,
+    applies=shares_group,
     variables=(
         "logit_power",
         "logit_similarity",
-        "irrep_restricted_loss",
-        "irrep_excluded_loss",
         "equivariant_share",
         "equivariance_error",
         "restricted_loss",

@@ -254,16 +254,13 @@ def _by_split(rows: Sequence[ViolationSummary], snapshot: Snapshot, task: Task) 
         for place, part in enumerate(PARTS if row.by_part is not None else ()):
             found = (row.by_part or {})[part]
             violations[number, place] = [found[name] for name in _STATISTICS]
-    right = answered_right(snapshot, task)
+    own = answered_right(snapshot, task)[~train]
     shares, accuracies = [], []
-    for labels in _components(task):
-        if labels is None or train.all():
+    for covered in _covered(task, train.tobytes()):
+        if covered is None:
             shares.append(np.nan)
             accuracies.append([np.nan, np.nan])
             continue
-        met = np.bincount(labels[train], minlength=labels.max() + 1) > 0
-        covered = met[labels[~train]]
-        own = right[~train]
         shares.append(covered.mean())
         accuracies.append(
             [own[rows].mean() if rows.any() else np.nan for rows in (covered, ~covered)]
@@ -295,6 +292,23 @@ def _by_split(rows: Sequence[ViolationSummary], snapshot: Snapshot, task: Task) 
             higher_is_better=True,
         ),
     }
+
+
+@lru_cache(maxsize=8)
+def _covered(task: Task, mask: bytes) -> tuple[NDArray[np.bool_] | None, ...]:
+    """Return which held-out inputs each symmetry hands over; None for compositions.
+
+    `mask` holds which inputs were trained on; it is the same at every step of a run.
+    """
+    train = np.frombuffer(mask, dtype=bool)
+    found: list[NDArray[np.bool_] | None] = []
+    for labels in _components(task):
+        if labels is None or train.all():
+            found.append(None)
+            continue
+        met = np.bincount(labels[train], minlength=labels.max() + 1) > 0
+        found.append(met[labels[~train]])
+    return tuple(found)
 
 
 @lru_cache(maxsize=8)

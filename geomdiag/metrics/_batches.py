@@ -40,11 +40,16 @@ class Values:
         Pairs of each set.
     dtype : float32 or float64
         What the values are kept in.
+    work : Buffers, optional
+        Scratch memory to keep them in, valid until the next are made. Default: memory of its own.
     """
 
-    def __init__(self, counts: IntArray, dtype: DTypeLike = np.float64) -> None:
+    def __init__(
+        self, counts: IntArray, dtype: DTypeLike = np.float64, work: Buffers | None = None
+    ) -> None:
         self.counts = counts
-        self.values: FloatArray = np.empty(int(counts.sum()), dtype=dtype)
+        work = Buffers() if work is None else work
+        self.values: FloatArray = work("values", int(counts.sum()), dtype=dtype)
         self.begin = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
         self._next = self.begin[:-1].tolist()
 

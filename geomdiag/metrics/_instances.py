@@ -81,7 +81,7 @@ class Instances:
         looked_at = self.distributed and self.aligned is None and squares <= self.max_pairs
         if looked_at and layout.sizes.max() <= LARGEST:  # then every orbit is one piece
             pieces = layout.pieces
-            values = Values(pair_counts(pieces.sizes, pieces.first), self.log_p.dtype)
+            values = Values(pair_counts(pieces.sizes, pieces.first), self.log_p.dtype, self.work)
         moments = self._pooled(layout, values)
         weight = layout.sizes.astype(np.float64) ** 2
         self.all.total += float(weight @ moments.kl)
@@ -150,7 +150,7 @@ class Instances:
                 distances.add(_orbits.centred(rows, work))
             self._store(distances, groups.weights)
             return
-        values = Values(pair_counts(sets.sizes, sets.first), self.log_p.dtype)
+        values = Values(pair_counts(sets.sizes, sets.first), self.log_p.dtype, self.work)
         set_values(
             lambda place: self._group_rows(groups, place),
             sets,

@@ -55,10 +55,13 @@ class LogitSpectrum(NamedTuple):
         Share explained by all functions of ``x⁻¹zy⁻¹`` (of ``r − z``, sines included, in an
         abelian group): exactly 1 for logits that both operands' translations permute. In a
         non-abelian group the characters are the part of it that depends on xy alone.
+    similarity : (blocks - 1,) float array
+        Cosine between the centred logits and each character; `power` is its square.
     """
 
     power: FloatArray
     equivariant_share: float
+    similarity: FloatArray
 
 
 def result_rows(order: int, inputs: Array, result: Array) -> list[IntArray]:
@@ -183,10 +186,11 @@ def _explained(
     order = len(shifted)
     waves = characters[1:]
     if not total > _ROUNDING * before:
-        return LogitSpectrum(np.full(len(waves), np.nan), float("nan"))
-    power = (waves @ shifted) ** 2 / np.einsum("kz,kz->k", waves, waves)
+        nothing = np.full(len(waves), np.nan)
+        return LogitSpectrum(nothing, float("nan"), nothing)
     scale = order * inputs * total
-    return LogitSpectrum(power / scale, float(shifted @ shifted) / scale)
+    similarity = waves @ shifted / np.sqrt(scale * np.einsum("kz,kz->k", waves, waves))
+    return LogitSpectrum(similarity**2, float(shifted @ shifted) / scale, similarity)
 
 
 def equivariance_error(

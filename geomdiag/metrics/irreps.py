@@ -117,8 +117,7 @@ def character_losses(
     # A real character does not tell x⁻¹zy⁻¹, by which the sums are kept, from xyz⁻¹.
     norms = np.einsum("kt,kt->k", waves, waves) * order**2
     products = waves @ sums.by_right.sum(axis=0)
-    spectrum = sums.spectrum(None if characters is None else to_numpy(characters))
-    similarity = np.sign(products) * np.sqrt(spectrum.power)
+    similarity = sums.spectrum(None if characters is None else to_numpy(characters)).similarity
 
     components = products[:, None] / norms[:, None] * waves
     together = np.array([components[np.array(s, dtype=int) - 1].sum(axis=0) for s in chosen])

@@ -92,7 +92,7 @@ def analysed(analyse: Command, real_data: Path) -> Any:
         if network.folder not in found:
             found[network.folder] = analyse(
                 real_data / "group-composition" / network.folder, network.task,
-                "--split", network.split, "--analyzers", "fit,symmetry,spectrum,progress",
+                "--split", network.split, "--analyzers", "fit,symmetry,spectrum,progress,irreps",
             )  # fmt: skip
         done = found[network.folder]
         assert done.code == 0, done.words

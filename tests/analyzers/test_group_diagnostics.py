@@ -100,8 +100,10 @@ def test_right_answers_are_what_the_group_explains(spec: str) -> None:
     np.testing.assert_allclose(found["logit_similarity"] ** 2, found["logit_power"])
     assert "distance_irrelevance" not in found
     loss = run("fit", snapshot)["loss"].sel(part="train")
-    assert (found["irrep_excluded_loss"] > loss).all()
-    assert (found["irrep_restricted_loss"] < np.log(task.classes)).all()
+    alone = run("irreps", snapshot)
+    assert alone["block"].values.tolist() == labels
+    assert (alone["irrep_excluded_loss"] > loss).all()
+    assert (alone["irrep_restricted_loss"] < np.log(task.classes)).all()
 
 
 def test_key_irreps_are_those_of_the_embedding() -> None:
@@ -126,8 +128,8 @@ def test_key_irreps_are_those_of_the_embedding() -> None:
     loss = float(run("fit", snapshot)["loss"].sel(part="all"))
     assert float(found["restricted_loss"]) == pytest.approx(loss, rel=1e-9)
     assert float(found["excluded_loss"]) == pytest.approx(np.log(24))
-    own = found.sel(block="standard")
-    assert float(own["logit_similarity"]) == pytest.approx(1.0)
+    assert float(found["logit_similarity"].sel(block="standard")) == pytest.approx(1.0)
+    own = run("irreps", snapshot).sel(block="standard")
     assert float(own["irrep_restricted_loss"]) == pytest.approx(loss, rel=1e-9)
     assert float(own["irrep_excluded_loss"]) == pytest.approx(np.log(24))
 
