@@ -96,6 +96,23 @@ def test_ways_to_say_a_character() -> None:
             product.generates(wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["Z1", "Z12", "Z2xZ4", "Z6xZ10", "Z3xZ3xZ2"])
+def test_spectra_are_laid_out_on_the_dual_grid(name: str) -> None:
+    dual, basis = gd.dual(name), gd.task(f"group:{name}").basis
+    assert basis.coordinates is not None
+    values = np.arange(len(basis.labels), dtype=np.float64) + 0.5
+    grid = dual.on_grid(values)
+    assert grid.shape == dual.periods
+    for place, value in zip(basis.coordinates.tolist(), values, strict=True):
+        mirrored = tuple(-k % n for k, n in zip(place, dual.periods, strict=True))
+        assert grid[tuple(place)] == grid[mirrored] == value
+    rest = dual.on_grid(np.stack([values[1:], 2 * values[1:]]))
+    assert np.isnan(rest[:, *[0] * len(dual.periods)]).all()
+    assert np.array_equal(rest[1], 2 * rest[0], equal_nan=True)
+    with pytest.raises(TaskError, match="blocks"):
+        dual.on_grid(np.zeros(len(values) + 1))
+
+
 def test_dual_of_a_task_or_a_table() -> None:
     assert gd.dual("modadd:p=23").periods == (23,)
     assert gd.dual("modmul:p=7").periods == (6,)  # the units

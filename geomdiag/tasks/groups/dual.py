@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from geomdiag.errors import TaskError
 from geomdiag.tasks.contract import FloatArray, IntArray, Task
@@ -80,6 +80,39 @@ class Dual:
         if self.group.coordinates is None:
             raise TaskError(f"{self.group.name}: the group says no coordinates of its elements.")
         return self.group.coordinates
+
+    def on_grid(self, values: ArrayLike) -> FloatArray:
+        """Return what belongs to each block of the harmonic basis, laid out on the dual grid.
+
+        Parameters
+        ----------
+        values : (..., blocks) or (..., blocks - 1) array
+            One value a block, such as the result variable ``power`` along ``block``; without the
+            trivial block its place holds NaN.
+
+        Returns
+        -------
+        (..., n1, ..., nr) float array
+            Both characters of a conjugate pair carry the value of their block.
+
+        Raises
+        ------
+        TaskError
+            If there are more or fewer values than blocks.
+        """
+        given = np.asarray(values, dtype=np.float64)
+        blocks = int(self.blocks.max()) + 1
+        if not given.ndim or given.shape[-1] not in (blocks - 1, blocks):
+            raise TaskError(
+                f"{self.group.name}: its dual has {blocks} blocks, the trivial one included; "
+                f"expected as many values along the last axis, or one less, found the shape "
+                f"{given.shape}."
+            )
+        if given.shape[-1] < blocks:
+            trivial = np.full((*given.shape[:-1], 1), np.nan)
+            given = np.concatenate([trivial, given], axis=-1)
+        grid: FloatArray = given[..., self.blocks].reshape(*given.shape[:-1], *self.periods)
+        return grid
 
     def phases(self, frequencies: Frequency | Sequence[Frequency]) -> FloatArray:
         """Return the angles of characters at every element.
