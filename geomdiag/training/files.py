@@ -217,8 +217,22 @@ def _differences(found: Any, wanted: Any, prefix: str = "") -> list[str]:
     return [] if found == wanted else [f"{prefix[:-1]} = {found!r} there, {wanted!r} now"]
 
 
-def check_folder(out: Path, recipe: Recipe) -> list[Path]:
+def check_folder(out: Path, recipe: Recipe, task: str) -> list[Path]:
     """Return the runs' folders that exist, after checking that they belong to `recipe`.
+
+    Parameters
+    ----------
+    out : Path
+        Folder that the recipe's own folder lies in.
+    recipe : Recipe
+        What was asked for.
+    task : str
+        Canonical specification. It says more than the recipe where a task is read from a
+        file, whose content may have changed.
+
+    Returns
+    -------
+    list of Path
 
     Raises
     ------
@@ -233,7 +247,10 @@ def check_folder(out: Path, recipe: Recipe) -> list[Path]:
     for folder in folders:
         if not (folder / "run.json").exists() and not any(folder.glob("*.safetensors")):
             continue  # an empty folder is nobody's
-        differences = _differences(_read_run(folder).get("recipe"), wanted)
+        run = _read_run(folder)
+        differences = _differences(run.get("recipe"), wanted) or _differences(
+            {"task": run.get("task")}, {"task": task}
+        )
         if differences:
             raise RecipeError(
                 f"{folder} holds the checkpoints of another recipe ({'; '.join(differences)}). "

@@ -358,7 +358,7 @@ def train(
     out = Path(out)
     task = recipe.build_task()
     chosen = _device(recipe, device)
-    present = files.check_folder(out, recipe)
+    present = files.check_folder(out, recipe, task.name)
     folders = [files.run_folder(out, recipe, seed) for seed in recipe.training.seeds]
     if resume and files.is_finished(out, recipe):
         files.state_path(out, recipe).unlink(missing_ok=True)

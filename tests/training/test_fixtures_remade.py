@@ -50,7 +50,7 @@ def test_every_recorded_series_is_known() -> None:
 def test_recorded_series_memorise_first_and_generalise_later(name: str) -> None:
     ratio, checkpoints, most_bytes = RECORDED[name]
     recipe = load_recipe(FIXTURES / "recipes" / f"{name}.toml")
-    (folder,) = check_folder(FIXTURES / "series", recipe)
+    (folder,) = check_folder(FIXTURES / "series", recipe, recipe.build_task().name)
     assert is_finished(FIXTURES / "series", recipe)
     history = json.loads((folder / "run.json").read_text())["history"]
     steps, train_accuracy, heldout_accuracy = (

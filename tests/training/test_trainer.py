@@ -169,6 +169,17 @@ def test_another_recipe_is_refused_before_training(
     assert tree(tmp_path) == content
 
 
+def test_another_graph_in_the_same_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "line.edgelist"
+    file.write_text("0 1\n1 2\n2 3\n")
+    recipe = small(task=f"graph:{file}")
+    (folder,) = train(recipe, tmp_path / "out")
+    file.write_text("0 1\n1 2\n2 3\n3 0\n")
+    with pytest.raises(RecipeError, match=r"another recipe \(task = 'graph:.*digest=.* now\)"):
+        train(recipe, tmp_path / "out")
+    assert run_json(folder)["task"].startswith("graph:")
+
+
 def test_foreign_or_damaged_folders_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "small" / "seed=0"
     folder.mkdir(parents=True)
