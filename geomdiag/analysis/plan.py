@@ -127,6 +127,9 @@ def prepare(
             f"WARNING: the run's own configuration says task {said!r}, and it is analysed as "
             f"{found.name}"
         )
+    if found is not None and any(one.name == "symmetry" for one in analyzers):
+        for name, why in found.left_out.items():
+            notices.append(f"the symmetry {name} is left out: {why}")
     train = None
     reasons = {"split": "the split is unknown: none lies beside the checkpoints and none was given"}
     if found is not None and series.split is not None:

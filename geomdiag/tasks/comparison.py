@@ -210,6 +210,13 @@ class Comparison(Task):
         # Nothing composes where no attribute has three ranks.
         return (*found, self._transitivity()) if max(self.sizes) >= 3 else found
 
+    @cached_property
+    def left_out(self) -> Mapping[str, str]:
+        """Why there is no transitivity, where there is none."""
+        if max(self.sizes) >= 3:
+            return {}
+        return {"transitivity": f"no attribute of {_spelled(self.sizes)} has three ranks"}
+
     def _antisymmetry(self) -> Equivalence:
         first, second = np.triu_indices(self.tokens, 1)
         pairs = [

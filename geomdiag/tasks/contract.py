@@ -296,6 +296,11 @@ class Task(ABC):
         """Symmetries that hold for the right answers."""
 
     @cached_property
+    def left_out(self) -> Mapping[str, str]:
+        """Why a symmetry that the family may have is not among `symmetries`, by its name."""
+        return {}
+
+    @cached_property
     @abstractmethod
     def basis(self) -> HarmonicBasis:
         """Harmonic basis of functions on the tokens."""

@@ -103,6 +103,26 @@ def test_attributes_are_complete_and_plain(tmp_path: Path) -> None:
         )
 
 
+def test_a_symmetry_that_is_left_out_is_told(tmp_path: Path) -> None:
+    task = gd.task("comparison:2x2")
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "dump.npz",
+        logits=rng.normal(size=(len(task.inputs), 3)),
+        embedding=rng.normal(size=(4, 3)),
+        step=0,
+    )
+    tree = analyze(tmp_path / "dump.npz", task, workers=1)
+    assert only(tree)["symmetry"].values.tolist() == ["antisymmetry"]
+    assert "transitivity is left out: no attribute" in only(tree).attrs["notices"]
+    assert (
+        "left out"
+        not in only(analyze(tmp_path / "dump.npz", task, analyzers=["fit"], workers=1)).attrs[
+            "notices"
+        ]
+    )
+
+
 def test_what_does_not_apply_is_named_with_its_reason(tmp_path: Path) -> None:
     tree = analyze(
         write_run(tmp_path / "r", split=False),

@@ -265,6 +265,8 @@ def test_logit_group_agrees_with_the_answers(each: Task) -> None:
 def test_symmetry_names_are_distinct(each: Task) -> None:
     names = [symmetry.name for symmetry in each.symmetries]
     assert len(set(names)) == len(names) > 0
+    assert not set(names) & set(each.left_out)
+    assert all(each.left_out.values())
 
 
 def test_survives_pickling_without_its_tables(each: Task) -> None:
