@@ -151,7 +151,8 @@ def fitting_names(vocabulary: int | None, classes: int | None) -> tuple[str, ...
     tuple of str
         Graphs with equal sides before others, as many nodes as the vocabulary has rows
         first. Empty without a vocabulary: the classes alone do not tell the nodes. When the
-        read-out says nothing of the diameter, graphs with unequal sides are left out.
+        read-out says nothing of the diameter, graphs with unequal sides are left out. Stars are
+        always: one fits every network of three classes.
     """
     if vocabulary is None:
         return ()
@@ -191,7 +192,7 @@ def _sizes_of(nodes: int) -> list[tuple[str, tuple[int, ...]]]:
     found += [("torus", sizes) for sizes in (*ascending, *triples)]
     if nodes == 1 << (nodes.bit_length() - 1):
         found.append(("hypercube", (nodes.bit_length() - 1,)))
-    for branching in range(2, nodes):
+    for branching in range(2, nodes - 1):
         height = next(h for h in itertools.count(1) if _tree_size((branching, h)) >= nodes)
         if _tree_size((branching, height)) == nodes:
             found.append(("tree", (branching, height)))

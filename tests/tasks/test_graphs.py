@@ -237,6 +237,7 @@ def test_a_read_out_of_the_vocabulary_leaves_the_graph_open() -> None:
     assert GraphTask.fitting(None, 13) == ()
     assert GraphTask.fitting(49, 12345) == ()
     assert GraphTask.fitting(10**6, 13) == ()
+    assert not any("tree-" in name for name in GraphTask.fitting(30, 3))  # a star always fits
 
 
 @given(st.integers(2, 130), st.integers(2, 130))
