@@ -41,9 +41,10 @@ def order(snapshot: Snapshot, task: Task) -> xr.Dataset:
                 "tokens, the penalty set by the rows alone (at most n // 2 effective degrees of "
                 "freedom): 1 for a grid, on average 0 or less under relabelled tokens; "
                 "kendall_tau: Kendall's τ of those left-out predictions with the rank, over pairs "
-                "of different rank; evenness: ‖Σδ‖² / ((s − 1) Σ‖δ‖²) of the steps δ between "
-                "the mean rows of successive ranks (s of them): 1 for equal steps along a line, "
-                "about 1/(s − 1)² for random rows",
+                "of different rank: 1 all in order, 0 or less no relation (never a reversed order: "
+                "the read-out finds its direction); evenness: ‖Σδ‖² / ((s − 1) Σ‖δ‖²) of the "
+                "steps δ between the mean rows of successive ranks (s of them): 1 for equal steps "
+                "along a line, about 1/(s − 1)² for random rows",
                 "doi:10.1080/00401706.1974.10489157; doi:10.1093/biomet/30.1-2.81; "
                 "doi:10.2307/2090408",
                 higher_is_better=True,

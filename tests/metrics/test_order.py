@@ -133,6 +133,28 @@ def test_reversed_ranks_are_the_same_line() -> None:
     np.testing.assert_allclose(order_readout(rows, y), order_readout(rows, 8 - y), rtol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(3,), (2, 2), (3, 3), (7, 7), (20,)])
+def test_tokens_equally_far_apart_are_in_no_order(shape: tuple[int, ...]) -> None:
+    """Every prediction is the others' mean; rounding must not order them."""
+    n = math.prod(shape)
+    turned = np.linalg.qr(np.random.default_rng(n).normal(size=(n, n)))[0].astype(np.float32)
+    for y in ranks_of(shape):
+        for rows in (np.eye(n), turned):
+            fit = order_readout(rows, y)
+            assert fit.kendall_tau == 0
+            assert fit.r2_loo == pytest.approx(0, abs=1e-5)
+
+
+def test_rows_that_follow_one_attribute_alone_are_no_order_of_the_other() -> None:
+    """As `OrderFit` says: below 0 is not a reversed order, which reads as 1."""
+    first, second = ranks_of((7, 7))
+    rows = np.random.default_rng(0).normal(size=(7, 20))[second]
+    fit = order_readout(rows, first)
+    assert fit.r2_loo <= 0
+    assert fit.kendall_tau < 0
+    assert order_readout(-grid((7, 7)), first).kendall_tau == 1
+
+
 # --- steps -------------------------------------------------------------------------------------
 
 
