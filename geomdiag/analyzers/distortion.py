@@ -25,7 +25,8 @@ _ABOUT = (
     "Euclidean distances of the rows against the task's, over all pairs; with _intrinsic, shortest "
     "paths over the rows' nearest-neighbour graph. spearman: rank correlation; stress: Kruskal's "
     "stress-1; worst_case: largest expansion × largest contraction; mean: mean relative error at "
-    "the best scale; neighbour_recall: share of the task's neighbours among as many nearest; "
+    "the best scale; neighbour_recall: share of a token's nearest, as many as it has edges in the "
+    "task's graph, that are among as many nearest in the task; "
     "components_intrinsic: parts of that graph before they were joined"
 )
 _REFERENCE = "doi:10.1007/BF02289565; arXiv:1804.03329"
@@ -115,7 +116,9 @@ def _predicted(snapshot: Snapshot, task: Task, values: NDArray[np.float64]) -> l
 def _target(task: Task, block: int) -> TargetMetric:
     """Return the task's metric, re-ordered by a block unless that is 0."""
     ordered = task.metric_for(block) if block else None
-    return target_metric(task.metric if ordered is None else ordered)
+    if ordered is None:
+        return target_metric(task.metric, task.degrees)
+    return target_metric(ordered)
 
 
 def _ordering_block(snapshot: Snapshot, task: Task, name: str) -> int:

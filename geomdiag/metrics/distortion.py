@@ -40,9 +40,10 @@ class TargetMetric:
     distances : (n, n) float array
         Distances between tokens; infinite between parts that are not connected.
     neighbours : (n, n) bool array
-        Pairs at the smallest distance that occurs: the edges of the task's graph.
+        For each token (row) as many nearest ones as its degree, those that tie for the last
+        place included: where all edges are of one length, the edges of the task's graph.
     degree : (n,) int array
-        Number of neighbours of each token.
+        Number of edges at each token.
     pairs : tuple of two int arrays
         Row and column of each pair at finite distance, each pair once.
     values : (pairs,) float array
@@ -59,7 +60,7 @@ class TargetMetric:
     ranks: FloatArray
 
 
-def target_metric(metric: Array) -> TargetMetric:
+def target_metric(metric: Array, degree: Array | None = None) -> TargetMetric:
     """Prepare a task's metric, once for all embeddings that are held against it.
 
     Parameters
@@ -67,11 +68,15 @@ def target_metric(metric: Array) -> TargetMetric:
     metric : (n, n) array
         Distances between tokens: symmetric, zero on the diagonal, positive elsewhere.
         Infinite where there is no path; such pairs are left out of every measure.
+    degree : (n,) int array, optional
+        Number of edges at each token, where edges have different lengths. Default: number of
+        tokens at the smallest distance that occurs.
 
     Raises
     ------
     ValueError
-        If it is no such matrix.
+        If it is no such matrix, or a degree is not between 0 and the number of tokens at finite
+        distance.
     """
     distances = np.asarray(to_numpy(metric), dtype=np.float64)
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
@@ -86,10 +91,22 @@ def target_metric(metric: Array) -> TargetMetric:
         )
     rows, columns = np.nonzero(np.triu(np.isfinite(distances), 1))
     values = distances[rows, columns]
-    unit = values.min() if len(values) else math.nan
-    neighbours = np.isfinite(distances) & other & (distances <= unit * (1 + 1e-9))
-    degree = neighbours.sum(axis=1)
-    return TargetMetric(distances, neighbours, degree, (rows, columns), values, _unit_ranks(values))
+    reached = np.isfinite(distances) & other
+    if degree is None:
+        edge = values.min() if len(values) else math.nan
+        neighbours = reached & (distances <= edge * (1 + 1e-9))
+        edges = neighbours.sum(axis=1)
+    else:
+        edges = np.asarray(to_numpy(degree), dtype=np.int64)
+        if edges.shape != (len(distances),) or np.any(edges < 0) or np.any(edges > reached.sum(1)):
+            raise ValueError(
+                f"the degrees have shape {edges.shape}; expected one for each of the "
+                f"{len(distances)} tokens, between 0 and the number of tokens at finite distance"
+            )
+        nearest = np.sort(np.where(other, distances, -1.0), axis=1)  # the token itself comes first
+        edge = nearest[np.arange(len(edges)), edges]
+        neighbours = reached & (distances <= edge[:, None] * (1 + 1e-9)) & (edges > 0)[:, None]
+    return TargetMetric(distances, neighbours, edges, (rows, columns), values, _unit_ranks(values))
 
 
 def distortion(
@@ -180,9 +197,10 @@ def compare_distances(distances: Array, metric: Array | TargetMetric) -> dict[st
     - ``worst_case``: ``max(d/g) · max(g/d)``. 1 is perfect; infinite if two tokens coincide.
     - ``mean``: average of ``|s d - g| / g`` at the scale s that makes it least. 0 is
       perfect, 1 as bad as all tokens in one place.
-    - ``neighbour_recall``: share of each token's neighbours (the g of smallest value) among
-      as many nearest by d, averaged over tokens that have any; tokens that tie for the
-      last places share them equally. 1 is perfect.
+    - ``neighbour_recall``: share of each token's nearest by d, as many as it has edges (by
+      default tokens at the smallest g), that are among as many nearest by g, averaged over tokens
+      that have any; tokens that tie for the last places by d share them equally, those that
+      tie by g all count. 1 is perfect.
 
     Parameters
     ----------

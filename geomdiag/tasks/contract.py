@@ -316,6 +316,14 @@ class Task(ABC):
         """Distances between tokens, (tokens, tokens)."""
 
     @cached_property
+    def degrees(self) -> IntArray | None:
+        """Number of edges at each token, (tokens,), where edges differ in length.
+
+        None: the edges are the pairs at the smallest distance that `metric` has.
+        """
+        return None
+
+    @cached_property
     def class_distances(self) -> FloatArray | None:
         """Distance that each class stands for, (classes,), where answers are distances.
 

@@ -28,7 +28,7 @@ from geomdiag.tasks.contract import (
     Task,
 )
 from geomdiag.tasks.cyclic import cycle_distances, cyclic_basis
-from geomdiag.tasks.graph_distances import SAMPLE, Distances, geodesic_triples
+from geomdiag.tasks.graph_distances import SAMPLE, TOLERANCE, Distances, geodesic_triples
 from geomdiag.tasks.graph_files import from_networkx, is_graph_file, read_graph
 from geomdiag.tasks.graph_sources import Graph, fitting_names, known_graphs, named_graph
 
@@ -320,6 +320,16 @@ class GraphTask(Task):
     def metric(self) -> FloatArray:
         """Geodesic distances between nodes, (n, n), in the unit of the edges' lengths."""
         return self.distances.lengths
+
+    @cached_property
+    def degrees(self) -> IntArray | None:
+        """Number of edges at each node, (n,), without those longer than another path."""
+        if self._graph.weights is None:
+            return None
+        u, v = self._graph.edges.T
+        used = self._graph.weights <= self.metric[u, v] * (1 + TOLERANCE)
+        ends = np.concatenate([u[used], v[used]])
+        return np.asarray(np.bincount(ends, minlength=self.tokens), dtype=np.int64)
 
     @cached_property
     def class_distances(self) -> FloatArray | None:

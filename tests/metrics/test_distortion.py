@@ -150,6 +150,38 @@ def test_degree_is_each_vertex_its_own() -> None:
     assert found["components_intrinsic"] == 2
 
 
+def test_edges_of_different_lengths() -> None:
+    """As many nearest as a token has edges: a circle of uneven steps is its own cycle."""
+    steps = np.array([1.0, 1.2, 0.9, 1.1, 1.05, 0.95, 1.15, 1.3])
+    at, around = np.concatenate([[0.0], np.cumsum(steps[:-1])]), steps.sum()
+    apart = np.abs(at[:, None] - at)
+    metric = np.minimum(apart, around - apart)
+    target = target_metric(metric, np.full(8, 2))
+    np.testing.assert_array_equal(target.neighbours, cycle_metric(8) == 1)
+    assert compare_distances(metric, target) == pytest.approx(PERFECT)
+    angle = 2 * np.pi * at / around
+    found = distortions(np.stack([np.cos(angle), np.sin(angle)], axis=1), target)
+    assert found["components_intrinsic"] == 1
+    assert found["neighbour_recall"] == 1
+    assert found["worst_case_intrinsic"] < 1.02
+    assert found["worst_case"] > 1.4
+    for wrong in (np.full(8, 8), np.full(8, -1), np.full(7, 2)):
+        with pytest.raises(ValueError, match="degrees"):
+            target_metric(metric, wrong)
+
+
+def test_degrees_given_or_found_are_the_same_where_edges_are_equal() -> None:
+    for graph in (nx.star_graph(4), nx.grid_2d_graph(3, 4), nx.path_graph(2)):
+        metric = np.asarray(nx.floyd_warshall_numpy(graph))
+        found = target_metric(metric)
+        given = target_metric(metric, [d for _, d in graph.degree])
+        np.testing.assert_array_equal(given.neighbours, found.neighbours)
+        np.testing.assert_array_equal(given.degree, found.degree)
+    ties = np.array([[0, 2, 2, 3.0], [2, 0, 4, 4], [2, 4, 0, 4], [3, 4, 4, 0]])
+    assert target_metric(ties, [1, 1, 1, 1]).neighbours[0].tolist() == [False, True, True, False]
+    assert compare_distances(ties, target_metric(ties, [1, 1, 1, 0])) == pytest.approx(PERFECT)
+
+
 def test_tied_neighbours_share_their_places() -> None:
     # Four corners of a square, one neighbour each in the task, two equally near ones drawn.
     square = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import geomdiag as gd
 from geomdiag.analyzers import ANALYZERS
 from geomdiag.errors import TaskError
-from geomdiag.metrics.distortion import compare_distances, distortions
+from geomdiag.metrics.distortion import compare_distances, distortions, target_metric
 from geomdiag.models import Matrix
 from geomdiag.tasks.graph_sources import MAX_NODES
 from geomdiag.tasks.graphs import GraphTask
@@ -319,12 +319,30 @@ def test_answers_have_a_distortion_of_their_own(graph: object) -> None:
         if u != v:
             expected[u, v] += 0.5 * p[row] @ task.distances.values
             expected[v, u] += 0.5 * p[row] @ task.distances.values
-    by_hand = compare_distances(expected, task.metric)
+    by_hand = compare_distances(expected, target_metric(task.metric, task.degrees))
     found = predicted(np.log(p))["predicted_distortion"]
     for name, value in by_hand.items():
         assert float(found.sel(measure=name)) == pytest.approx(value, rel=1e-9)
     assert predicted(np.full((n * n, task.classes), np.nan))["predicted_distortion"].isnull().all()
     assert "predicted_distortion" not in predicted(None)
+
+
+def test_a_weighted_cycle_drawn_as_a_circle() -> None:
+    """Nearest neighbours are as many as a node has edges, whatever their lengths."""
+    graph = nx.Graph()
+    steps = [1.0, 1.2, 0.9, 1.1, 1.05, 0.95, 1.15, 1.3]
+    graph.add_weighted_edges_from((i, (i + 1) % 8, step) for i, step in enumerate(steps))
+    graph.add_edge(0, 4, weight=50.0)  # on no shortest path
+    task = graph_task(graph)
+    np.testing.assert_array_equal(task.degrees, [2] * 8)
+    angle = 2 * np.pi * np.concatenate([[0.0], np.cumsum(steps[:-1])]) / sum(steps)
+    points = Matrix(np.stack([np.cos(angle), np.sin(angle)], axis=1))
+    snapshot = gd.Snapshot(task, matrices={"embedding": points})
+    found = ANALYZERS["distortion"].compute(snapshot, task)["distortion"].sel(matrix="embedding")
+    assert float(found.sel(measure="worst_case_intrinsic")) < 1.02
+    assert float(found.sel(measure="components_intrinsic")) == 1
+    assert float(found.sel(measure="neighbour_recall")) == 1
+    assert graph_task("lattice-3x4").degrees is None
 
 
 def test_random_embeddings_sit_at_chance() -> None:
