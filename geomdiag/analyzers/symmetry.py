@@ -204,9 +204,10 @@ def symmetry(snapshot: Snapshot, task: Task) -> xr.Dataset:
         data["symmetry_lost_mass"] = describe(
             table,
             np.array([[(row.lost_mass or nothing)[name] for name in _STATISTICS] for row in rows]),
-            "probability beyond the last class",
+            "probability of distances that are no class",
             "1",
-            "of the convolution, before it was cut to the classes and normalised again",
+            "of the convolution, before it was cut to the classes and normalised again: beyond the "
+            "last class or, where edges differ in length, between classes",
         )
     if snapshot.train is not None:
         data |= _by_split(rows, snapshot, task)

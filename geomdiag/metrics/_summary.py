@@ -37,7 +37,7 @@ class ViolationSummary:
         trained on, all held out, or some of each, and their number, ``instances``. A part
         without instances has NaN.
     lost_mass : dict or None
-        For convolutions: statistics of the probability beyond the last class.
+        For convolutions: statistics of the probability of distances that are no class.
     standard_error : float or None
         Of the mean of `kl`, where the instances are themselves a sample.
     directed : dict or None
