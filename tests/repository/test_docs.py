@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import geomdiag as gd
@@ -69,6 +70,17 @@ def test_readme_shows_the_real_output(tmp_path: Path) -> None:
             # other processors round float32 differently
             assert float(a) == pytest.approx(float(b), rel=0.02, abs=1e-8)
     assert len(shown) <= len(real)
+
+
+def test_readme_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (example,) = blocks("README.md", "python")
+    rng = np.random.default_rng(0)
+    names: dict[str, Any] = {"logits": rng.normal(size=(113**2, 113)), "W": rng.normal(size=(9, 4))}
+    exec(compile(example, "README.md", "exec"), names)
+    run = names["tree"]["modadd-p31-mlp__seed=0"]
+    assert set(run["status"].values) == {"ok"}
+    assert names["runs"]["modadd-p31-mlp/seed=0"].steps[-1] == 5000
 
 
 def test_own_model_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
