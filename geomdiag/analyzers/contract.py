@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import xarray as xr
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def describe(
 
 
 def dataset(variables: Mapping[str, Any], labels: Mapping[str, Sequence[str]]) -> xr.Dataset:
-    """Return a Dataset of described variables, its labels' indexes made once for all steps.
+    """Return a Dataset of described variables, all but its values made once for all steps.
 
     Parameters
     ----------
@@ -100,9 +101,23 @@ def dataset(variables: Mapping[str, Any], labels: Mapping[str, Sequence[str]]) -
     labels : mapping of str to sequence of str
         Labels along each dim.
     """
-    return xr.Dataset(variables, _coordinates(tuple((d, tuple(v)) for d, v in labels.items())))
+    arrays = {name: np.asarray(values) for name, (_, values, _) in variables.items()}
+    frame = _frame(
+        tuple(
+            (name, tuple(dims), arrays[name].shape, tuple(attrs.items()))
+            for name, (dims, _, attrs) in variables.items()
+        ),
+        tuple((dim, tuple(values)) for dim, values in labels.items()),
+    )
+    return frame.copy(data=arrays)
 
 
 @lru_cache(maxsize=64)
-def _coordinates(labels: tuple[tuple[str, tuple[str, ...]], ...]) -> xr.Coordinates:
-    return xr.Coordinates({dim: list(values) for dim, values in labels})
+def _frame(
+    variables: tuple[tuple[str, tuple[str, ...], tuple[int, ...], tuple[Any, ...]], ...],
+    labels: tuple[tuple[str, tuple[str, ...]], ...],
+) -> xr.Dataset:
+    return xr.Dataset(
+        {name: (dims, np.zeros(shape), dict(attrs)) for name, dims, shape, attrs in variables},
+        {dim: list(values) for dim, values in labels},
+    )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geomdiag.analyzers._characters import abelian, character_matrices
 from geomdiag.analyzers._shared import PERMUTATIONS, SEED, key_spectrum, relabelled
-from geomdiag.analyzers.contract import Analyzer, describe
+from geomdiag.analyzers.contract import Analyzer, dataset, describe
 from geomdiag.metrics.character_helix import character_helix_fit, generates
 from geomdiag.metrics.helix import HelixFit, helix_fit
 
@@ -35,7 +35,7 @@ def helix(snapshot: Snapshot, task: Task) -> xr.Dataset:
         blocks = own.blocks() if own is not None else np.empty(0, dtype=np.int64)
         fit = _fit(snapshot, task, name, basis, blocks)
         rows.append([*map(float, fit), float(_generate(basis, blocks))])
-    return xr.Dataset(
+    return dataset(
         {
             "helix": describe(
                 ("matrix", "measure"),

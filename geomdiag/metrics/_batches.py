@@ -23,7 +23,7 @@ __all__ = ["Values", "set_moments", "set_values"]
 FloatArray = NDArray[Any]
 IntArray = NDArray[np.int64]
 
-_ROWS = 1024  # pairs computed directly at once
+_ROWS = 256  # pairs computed directly at once
 #: A pair this far below its rows' distances from their centres is computed directly. What the
 #: Gram form loses is 1e-16 or some 1e-6 of those distances.
 _SAFE = {np.dtype(np.float64): 1e-8, np.dtype(np.float32): 5e-3}
@@ -136,15 +136,16 @@ class _Batch:
         # keeps products with them from becoming denormal numbers.
         self.centre = np.maximum(self.weight @ block, CLAMP)
         # The factors of the product in `_fill`, with room for four more columns.
-        wide = (self.sets, self.rows, self.classes + 4)
-        self.left = self.right = block[:0]
-        if factors:
-            self.left, self.right = (self._scratch(name, *wide) for name in ("left", "right"))
-            out = self.right[..., :-4]
-        else:
-            out = self._like_block("distance")
-        self.distance = np.subtract(block, self._each(self.centre), out=out)
+        wide = (self.sets, self.rows, self.classes + 4 * factors)
+        self.left, self.right = (self._scratch(name, *wide) for name in ("left", "right"))
+        moved, apart = (factor[..., : self.classes] for factor in (self.left, self.right))
+        self.distance = np.subtract(block, self._each(self.centre), out=apart)
         self.growth = np.expm1(self.distance, out=self._like_block("growth"))
+        scale = np.exp(self.centre.astype(np.float64)).astype(self.kind)
+        #: P less that at the centre.
+        self.moved = np.multiply(self.growth, self._each(scale), out=moved)
+        #: Each row's distance from its centre, twice its symmetric KL.
+        self.own: FloatArray = np.einsum("sik,sik->si", self.moved, self.distance)
 
     def _scratch(self, name: str, *shape: int) -> FloatArray:
         return self.work(f"{name} {self.kind.char}", *shape, dtype=self.kind)
@@ -164,53 +165,50 @@ class _Batch:
     def moments(self, result: Moments, place: slice) -> None:
         """Fill in the moments of the parts."""
         weight = self.weight
-        both = np.multiply(self.growth, self.distance, out=self._like_block("both"))
-        grown, moved, product = (
-            (weight @ values).astype(np.float64) for values in (self.growth, self.distance, both)
+        grown, moved = (
+            (weight @ values).astype(np.float64) for values in (self.growth, self.distance)
         )
+        own = np.einsum("spi,si->sp", weight, self.own, dtype=np.float64)
         risen = np.log1p(np.maximum(grown, _NOTHING))
         scale = np.exp(self.centre.astype(np.float64))
         result.log_mean[place] = self.centre + risen
         result.mean_log[place] = self.centre + moved
-        result.kl[place] = np.einsum("spk,spk->sp", scale, product - grown * moved)
-        result.js[place] = np.einsum("spk,spk->sp", scale, product + moved - (1.0 + grown) * risen)
+        result.kl[place] = own - np.einsum("spk,spk->sp", scale, grown * moved)
+        result.js[place] = own + np.einsum("spk,spk->sp", scale, moved - (1.0 + grown) * risen)
 
-    def _own(self) -> FloatArray:
-        r"""Complete the factors, and return each row's distance from its centre.
+    def _complete(self) -> None:
+        r"""Fill in the factors' last columns.
 
         With ``P_i = g + l_i`` and ``L_i = a + r_i`` around the centres of a part, a pair
         inside it has ``½(l_i − l_j)(r_i − r_j)``; one with a row in each part, where the
         centres differ by Γ and Δ, ``½(l_i − l_j + Γ)(r_i − r_j + Δ)``. Four more columns
         put all of this but ``−½(l_i r_j + l_j r_i)`` into the product itself.
         """
-        left, right = self.left, self.right
-        moved, apart = left[..., :-4], self.distance
+        left, right, own = self.left, self.right, self.own
         centre = self.centre.astype(np.float64)
-        np.multiply(self.growth, self._each(np.exp(centre).astype(self.kind)), out=moved)
-        own = np.einsum("sik,sik->si", moved, apart)
         left[..., -4], left[..., -3] = -0.5 * own, 1.0
         right[..., -4], right[..., -3] = 1.0, -0.5 * own
         if centre.shape[1] == 1:
             left[..., -2:] = right[..., -2:] = 0.0
-            return np.asarray(own)
+            return
         gap = np.exp(centre[:, 1]) * np.expm1(centre[:, 0] - centre[:, 1])
         step = centre[:, 0] - centre[:, 1]
-        tilt = (moved @ step[:, :, None].astype(self.kind))[..., 0]
-        tilt += (apart @ gap[:, :, None].astype(self.kind))[..., 0]
+        tilt = (self.moved @ step[:, :, None].astype(self.kind))[..., 0]
+        tilt += (self.distance @ gap[:, :, None].astype(self.kind))[..., 0]
         half = (0.5 * np.einsum("sk,sk->s", gap, step)).astype(self.kind)[:, None]
         in_first = self.halves.in_first
         left[..., -2] = np.where(in_first, -(half + tilt), 0.0)
         left[..., -1] = in_first
         right[..., -2] = ~in_first
         right[..., -1] = np.where(in_first, 0.0, tilt - half)
-        return np.asarray(own)
 
     def pair_values(self, pairs: Pairs, values: Values) -> None:
         """Collect the values of all pairs."""
         self._fill(pairs, [values.room(part, count) for part, count in enumerate(pairs.counts)])
 
     def _fill(self, pairs: Pairs, rooms: list[FloatArray], *, last: bool = False) -> None:
-        own = _SAFE[self.kind] * self._own()
+        self._complete()
+        own = _SAFE[self.kind] * self.own
         square = (self.sets, self.rows, self.rows)
         gram = np.matmul(
             self.left, self.right.transpose(0, 2, 1), out=self._scratch("gram", *square)
@@ -254,8 +252,10 @@ class _Batch:
         result = np.empty(len(places), dtype=self.kind)
         for start in range(0, len(places), _ROWS):
             i, j = one[start : start + _ROWS], other[start : start + _ROWS]
-            apart, base = block[i], block[j]
-            moved = np.maximum(apart, CLAMP)
+            apart = self.work.rows(block, i, f"apart {self.kind.char}", double=False)
+            base = self.work.rows(block, j, f"base {self.kind.char}", double=False)
+            moved = self._scratch("moved", *apart.shape)
+            np.maximum(apart, CLAMP, out=moved)
             apart -= base
             np.maximum(base, CLAMP, out=base)
             moved -= base

@@ -12,6 +12,10 @@ from geomdiag.metrics._array import Array, is_torch, namespace, to_float64, to_n
 __all__ = ["centred", "finite_matrix", "finite_points", "paired", "pairwise_distances"]
 
 
+#: Pairs with a squared distance below this share of their rows' squares are computed directly.
+_CLOSE = 1e-3
+
+
 def finite_matrix(matrix: Array, what: str = "matrix", *, batch: bool = False) -> Array:
     """Return `matrix` in double precision after checking its shape and its entries.
 
@@ -70,7 +74,25 @@ def paired(first: Array, second: Array) -> tuple[Any, Array, Array]:
 
 
 def pairwise_distances(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the Euclidean distances between all rows, (n, n)."""
+    """Return the Euclidean distances between all rows, (n, n), to 1e-11 of each.
+
+    From inner products of the centred rows; the few pairs that lie so close together, as
+    far as they are from the centre, that this would lose digits are computed directly.
+    """
     from scipy.spatial.distance import pdist, squareform
 
-    return np.asarray(squareform(pdist(points))) if len(points) > 1 else np.zeros((1, 1))
+    rows = points - points.mean(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gram = rows @ rows.T
+        own = np.diagonal(gram)
+        sizes = own[:, None] + own
+        squares = sizes - 2.0 * gram
+        first, second = np.nonzero(np.triu(squares <= _CLOSE * sizes, 1))
+    # beyond the range of squares; or most rows in a heap far from a few others
+    if not np.isfinite(squares).all() or 8 * len(first) > len(points) ** 2:
+        return np.asarray(squareform(pdist(points)))
+    apart = points[first] - points[second]
+    exact = np.einsum("mk,mk->m", apart, apart)
+    squares[first, second] = squares[second, first] = exact
+    np.fill_diagonal(squares, 0.0)
+    return np.asarray(np.sqrt(squares))

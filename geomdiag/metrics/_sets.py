@@ -6,11 +6,12 @@ checkpoint of a run, and kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -29,12 +30,35 @@ __all__ = [
 ]
 
 IntArray = NDArray[np.int64]
+T = TypeVar("T")
 
 LARGEST = 512  # rows of a set that is worked on in one piece
 _ELEMENTS = 120_000  # entries worked on at once: all temporaries stay in the cache
 _KEPT = 1_500_000  # pairs, or entries, whose places are kept for the next checkpoint
 _SAMPLE = 250_000  # ordered pairs looked at where there are too many for all of them
 _GROUP = 64  # rows of a group whose pairs are looked at
+
+
+class _Seen(Generic[T]):
+    """What was made of the last few arrays, by their contents: comparing is quicker than hashing.
+
+    Parameters
+    ----------
+    size : int
+        How many to keep.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._kept: deque[tuple[tuple[IntArray, ...], T]] = deque(maxlen=size)
+
+    def get(self, arrays: tuple[IntArray, ...], make: Callable[[], T]) -> T:
+        """Return what `make` gave for equal arrays, or gives now."""
+        for known, found in tuple(self._kept):  # other threads may add to it
+            if all(map(np.array_equal, known, arrays)):
+                return found
+        made = make()
+        self._kept.append((tuple(array.copy() for array in arrays), made))
+        return made
 
 
 def runs(*keys: NDArray[np.generic]) -> IntArray:
@@ -257,14 +281,17 @@ def _some_rows(size: int, share: float, rng: np.random.Generator) -> list[IntArr
     return [np.sort(group) for group in np.array_split(rows, -(-count // _GROUP))]
 
 
+_PAIRS_SEEN: _Seen[tuple[IntArray, IntArray]] = _Seen(6)
+_LAYOUTS_SEEN: _Seen[Layout] = _Seen(6)
+
+
 def listed_once(pairs: IntArray, count: int) -> tuple[IntArray, IntArray]:
     """Return the codes ``low * count + high`` of listed pairs, each once, and how often."""
-    return _listed_once(np.ascontiguousarray(pairs).tobytes(), count)
+    size = np.array(count)
+    return _PAIRS_SEEN.get((pairs, size), lambda: _listed_once(pairs, count))
 
 
-@lru_cache(maxsize=6)
-def _listed_once(pairs: bytes, count: int) -> tuple[IntArray, IntArray]:
-    both = np.frombuffer(pairs, dtype=np.int64).reshape(-1, 2)
+def _listed_once(both: IntArray, count: int) -> tuple[IntArray, IntArray]:
     codes, counts = np.unique(both.min(axis=1) * count + both.max(axis=1), return_counts=True)
     return codes, counts.astype(np.int64)
 
@@ -273,19 +300,14 @@ def layout_of(
     labels: IntArray, alignment: IntArray | None, second: NDArray[np.bool_] | None
 ) -> Layout:
     """Return the layout of orbits with `labels` (-1: none), remembered."""
-    return _layout(
-        np.ascontiguousarray(labels, dtype=np.int64).tobytes(),
-        None if alignment is None else np.ascontiguousarray(alignment, dtype=np.int64).tobytes(),
-        None if second is None else np.ascontiguousarray(second, dtype=bool).tobytes(),
-    )
+    nothing = np.zeros(len(labels), dtype=np.int64)
+    row = nothing if alignment is None else alignment.astype(np.int64)
+    part = nothing if second is None else second.astype(np.int64)
+    orbit = labels.astype(np.int64)
+    return _LAYOUTS_SEEN.get((orbit, row, part), lambda: _layout(orbit, row, part))
 
 
-@lru_cache(maxsize=6)
-def _layout(labels: bytes, alignment: bytes | None, second: bytes | None) -> Layout:
-    orbit = np.frombuffer(labels, dtype=np.int64)
-    nothing = np.zeros(len(orbit), dtype=np.int64)
-    row = nothing if alignment is None else np.frombuffer(alignment, dtype=np.int64)
-    part = nothing if second is None else np.frombuffer(second, dtype=bool).astype(np.int64)
+def _layout(orbit: IntArray, row: IntArray, part: IntArray) -> Layout:
     members = np.flatnonzero(orbit >= 0)
     order = members[np.lexsort([row[members], part[members], orbit[members]])]
     starts = runs(orbit[order])

@@ -86,15 +86,16 @@ def result_rows(order: int, inputs: Array, result: Array) -> list[IntArray]:
 
 def _block(
     logits: NDArray[Any], rows: IntArray, classes: IntArray | None, work: Buffers
-) -> tuple[FloatArray, float]:
-    """Return a few rows over the group's classes, centred, and how large they were before."""
+) -> tuple[FloatArray, float, float]:
+    """Return a few rows over the group's classes, centred, and their squares then and before."""
     block = work.rows(logits, rows, "block")
     if classes is not None:
         chosen: FloatArray = work("chosen", len(block), len(classes))
         block = np.take(block, classes, axis=1, out=chosen, mode="clip")
-    before = float(np.vdot(block, block))
-    block -= (block @ np.full(block.shape[1], 1.0 / block.shape[1]))[:, None]
-    return block, before
+    means = block @ np.full(block.shape[1], 1.0 / block.shape[1])
+    block -= means[:, None]
+    after = float(np.vdot(block, block))
+    return block, after, after + block.shape[1] * float(means @ means)
 
 
 def _columns(classes: Array, width: int) -> IntArray | None:
@@ -165,8 +166,8 @@ def logit_spectrum(
     total = before = 0.0
     sums = np.empty((order, order))  # over the inputs that compose to r, of the logit of z
     for r, rows in enumerate(groups):
-        block, size = _block(values, rows, columns, work)
-        total, before = total + float(np.vdot(block, block)), before + size
+        block, after, size = _block(values, rows, columns, work)
+        total, before = total + after, before + size
         sums[r] = np.ones(len(rows)) @ block
     elements = np.arange(order)
     shifted = np.take_along_axis(sums, (elements[:, None] + elements) % order, axis=1).sum(axis=0)
@@ -320,12 +321,12 @@ def _cyclic_sums(
     wide_right, wide_left = np.zeros((order, 2 * order)), np.zeros((2 * order, 2 * order))
     by_result, ones = np.empty((order, order)), np.ones(order)
     elements = np.arange(order)
+    rows = place[(elements[:, None] - elements) % order, elements]  # (result, right operand)
     work = Buffers()
     total = before = 0.0
     for r in range(order):
-        rows = place[(r - elements) % order, elements]  # one for each right operand
-        block, size = _block(values, rows, columns, work)
-        total, before = total + float(np.vdot(block, block)), before + size
+        block, after, size = _block(values, rows[r], columns, work)
+        total, before = total + after, before + size
         by_result[r] = ones @ block
         shifted = slice(order - r, 2 * order - r)  # columns z - r
         wide_right[:, shifted] += block
@@ -345,8 +346,8 @@ def _table_sums(
     work = Buffers()
     total = before = 0.0
     for x in range(order):
-        block, size = _block(values, place[x], columns, work)  # a row for each right operand
-        total, before = total + float(np.vdot(block, block)), before + size
+        block, after, size = _block(values, place[x], columns, work)  # a row for each right operand
+        total, before = total + after, before + size
         by_result[product[x]] += block
         aligned = np.take_along_axis(block, product[x][product.T], axis=1)  # (y, t) from z = x t y
         by_right += aligned

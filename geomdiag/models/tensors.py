@@ -16,6 +16,7 @@ from geomdiag.errors import ArchitectureError
 __all__ = [
     "activation",
     "activation_",
+    "empty_like",
     "multiply",
     "product_grid",
     "read_tensors",
@@ -67,6 +68,15 @@ def read_tensors(tensors: Mapping[str, NDArray[Any]], names: Iterable[str]) -> d
 def restrict(tensor: Tensor, axis: int, size: int) -> Tensor:
     """Return the first `size` entries along `axis`, contiguous."""
     return tensor.narrow(axis, 0, size).contiguous()
+
+
+def empty_like(tensor: Tensor, *shape: int) -> Tensor:
+    """Return an uninitialised tensor of another shape, in main memory.
+
+    From NumPy, which asks the system for large pages: mapping small ones costs as much as
+    filling them.
+    """
+    return torch.from_numpy(np.empty(shape, dtype=tensor.numpy().dtype))
 
 
 def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:

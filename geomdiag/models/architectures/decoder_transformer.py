@@ -36,6 +36,7 @@ from geomdiag.models.snapshot import Matrix, Network
 from geomdiag.models.tensors import (
     activation,
     activation_,
+    empty_like,
     multiply,
     product_grid,
     read_tensors,
@@ -247,18 +248,20 @@ class DecoderTransformer(Network):
             v = _project(table, block.w_v, block.b_v)
             images.append(torch.einsum("the,hed->thd", v, block.w_o))
         pattern = _attention(torch.stack(scores), 0, weights.coefficient)
-        weights_left, rows_left, at_right = [], [], 0
-        for position, (slot, image) in enumerate(zip(layout.slots, images, strict=True)):
-            if slot.operand == 1:
+        at_left, at_right, fixed = 0, 0, []
+        for position, slot in enumerate(layout.slots):
+            if slot.operand is None:
+                fixed.append(position)
+            elif slot.operand == 0:
+                at_left = position
+            else:
                 at_right = position
-                continue
-            weights_left.append(pattern[position])
-            rows_left.append(image.expand(len(left), -1, -1))
         base = tables[-1] if block.b_o is None else tables[-1] + block.b_o
         once = pattern.new_ones(len(right), len(left), 1)
         return Mixture(
-            left_weights=torch.cat(weights_left, dim=2),
-            left_rows=torch.cat(rows_left, dim=1),
+            left_weights=torch.cat([pattern[position] for position in (at_left, *fixed)], dim=2),
+            left_rows=images[at_left],
+            fixed_rows=torch.cat([images[at_left][0, :0], *(images[one][0] for one in fixed)]),
             right_weights=torch.cat([pattern[at_right].transpose(0, 1), once], dim=2),
             right_rows=torch.cat(
                 [images[at_right], base[:, None].expand(len(right), -1, -1)], dim=1
@@ -314,7 +317,7 @@ class DecoderTransformer(Network):
         """Turn the mixture's chunks into logits by ``finish(rows, out)``, (n, classes)."""
         classes = self.weights.unembed.shape[1]
         count_left, count_right, _ = mixture.left_weights.shape
-        logits = self.weights.unembed.new_empty(count_left, count_right, classes)
+        logits = empty_like(self.weights.unembed, count_left, count_right, classes)
         room = logits.new_empty(0, classes)
         for left, right, rows in mixture.chunks(width):
             if len(room) < len(rows):

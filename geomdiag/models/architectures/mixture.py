@@ -22,12 +22,13 @@ CHUNK_LEFT = 8
 class Mixture:
     """Stream at the answer position of every pair, as sums of per-token rows.
 
-    For the pair (a, b): ``left_weights[a, b] @ left_rows[a] + right_weights[b, a] @
-    right_rows[b]``.
+    For the pair (a, b): ``left_weights[a, b] @ [left_rows[a]; fixed_rows] +
+    right_weights[b, a] @ right_rows[b]``. The fixed rows are the same for all left operands.
     """
 
     left_weights: Tensor
     left_rows: Tensor
+    fixed_rows: Tensor
     right_weights: Tensor
     right_rows: Tensor
 
@@ -37,7 +38,8 @@ class Mixture:
             multiply(rows.flatten(0, 1), matrix).view(*rows.shape[:2], -1)
             for rows in (self.left_rows, self.right_rows)
         )
-        return Mixture(self.left_weights, left, self.right_weights, right)
+        fixed = multiply(self.fixed_rows, matrix)
+        return Mixture(self.left_weights, left, fixed, self.right_weights, right)
 
     def chunks(self, width: int) -> Iterator[tuple[slice, slice, Tensor]]:
         """Yield ``(left, right, values)`` until all pairs were there.
@@ -51,8 +53,12 @@ class Mixture:
         step_left = min(count_left, CHUNK_LEFT, budget)
         step_right = min(count_right, budget // step_left)
         room = self.left_rows.new_empty(step_left * step_right, columns)
+        own = self.left_rows.shape[1]
+        rows = self.left_rows.new_empty(step_left, own + len(self.fixed_rows), columns)
+        rows[:, own:] = self.fixed_rows
         for start in range(0, count_left, step_left):
             left = slice(start, min(start + step_left, count_left))
+            rows[: left.stop - start, :own] = self.left_rows[left]
             for begin in range(0, count_right, step_right):
                 right = slice(begin, min(begin + step_right, count_right))
                 shape = (right.stop - right.start, left.stop - left.start, columns)
@@ -61,6 +67,6 @@ class Mixture:
                 torch.bmm(self.right_weights[right, left], self.right_rows[right], out=block)
                 for index in range(left.start, left.stop):
                     block[:, index - left.start].addmm_(
-                        self.left_weights[index, right], self.left_rows[index]
+                        self.left_weights[index, right], rows[index - start]
                     )
                 yield left, right, values
