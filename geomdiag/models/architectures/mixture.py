@@ -12,8 +12,9 @@ from geomdiag.models.tensors import multiply
 
 __all__ = ["Mixture"]
 
-#: Bytes that the rows worked on at a time may take, so that they stay in the cache.
-CHUNK_BYTES = 750_000
+#: Bytes that the rows worked on at a time may take: a few MB stay in the outer caches, and
+#: each of the many small products has enough rows to be worth its call.
+CHUNK_BYTES = 2_500_000
 #: Left operands in such a chunk.
 CHUNK_LEFT = 8
 
