@@ -33,7 +33,7 @@ IntArray = NDArray[np.int64]
 T = TypeVar("T")
 
 LARGEST = 512  # rows of a set that is worked on in one piece
-_ELEMENTS = 120_000  # entries worked on at once: all temporaries stay in the cache
+_ELEMENTS = 200_000  # entries worked on at once: few enough for the cache, enough for a call
 _KEPT = 1_500_000  # pairs, or entries, whose places are kept for the next checkpoint
 _SAMPLE = 250_000  # ordered pairs looked at where there are too many for all of them
 _GROUP = 64  # rows of a group whose pairs are looked at

@@ -26,7 +26,7 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_ROWS = 256  # rows worked on at once
+_ROWS = 512  # rows worked on at once
 
 
 class ProgressLosses(NamedTuple):
