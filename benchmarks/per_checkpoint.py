@@ -6,16 +6,32 @@ ratios hold on any machine.
 
 The floor. For p = 113, d_model = 128, d_mlp = 512 and p² = 12 769 inputs, attention can be
 reduced to tables over tokens, but the hidden layer differs for every input, so the products
-residual → hidden, hidden → residual and residual → logits cannot be avoided:
+residual → hidden, hidden → residual and residual → logits remain for each of them:
 2 · 12 769 · (128·512 + 512·128 + 128·113) = 3.72 GFLOP. The weights are 0.9 MB, so reading them
 (well under a millisecond from the page cache) is no bound. The floor is the time of exactly these
 three products with the faster of NumPy and torch on this machine.
 
-What stands above it: every value of the p³ associativity instances is formed and binned for exact
-percentiles (some fifteen passes over 1.4 million numbers, by far the largest item), the sampled
-percentiles of translation, and 999 relabellings for each matrix' key blocks. On the machine of
-the first measurement the forward pass took 1.05-1.1 times the floor and everything 5.5: more than
-the 4 hoped for. Topology is on request because ripser alone takes a floor.
+What stands above it. Most is symmetry (21 ms of 61): every value of the p³ associativity
+instances is formed and binned for exact percentiles, some fifteen passes over 1.4 million
+numbers; then the sampled percentiles of translation. The spectra, with 999 relabellings for each
+matrix' key blocks, take 9 ms. One machine (AMD EPYC with AVX-512, three runs beside other work) gave, by what
+NumPy's BLAS was allowed to use:
+
+=====================  ============  ============
+                       AVX-512       AVX2
+=====================  ============  ============
+floor                  16-17 ms      32-33 ms
+forward / floor        0.7-0.8       0.6
+everything             61-65 ms      73-76 ms
+everything / floor     3.7-4.0       2.2-2.4
+notebook / everything  15.3-16.1     13.0-13.7
+=====================  ============  ============
+
+With AVX2 the 15 hoped for is missed: our products, those of the forward pass above all, take
+longer there, while the notebook runs on torch, which was as fast in both. That the forward pass
+beats the floor is no error: the floor is that of a pass which forms every input's stream, ours
+mixes images of per-token rows and takes the last two products as one. Topology is on request
+because ripser alone takes a floor.
 
 A *generalised* network matters: its softmax has tails that underflow to denormals, which slow a
 careless implementation several-fold; random weights hide that.
