@@ -14,8 +14,8 @@ three products with the faster of NumPy and torch on this machine.
 What stands above it. Most is symmetry (21 ms of 61): every value of the p³ associativity
 instances is formed and binned for exact percentiles, some fifteen passes over 1.4 million
 numbers; then the sampled percentiles of translation. The spectra, with 999 relabellings for each
-matrix' key blocks, take 9 ms. One machine (AMD EPYC with AVX-512, three runs beside other work) gave, by what
-NumPy's BLAS was allowed to use:
+matrix' key blocks, take 9 ms. One machine (AMD EPYC with AVX-512, three runs beside other work)
+gave, by what NumPy's BLAS was allowed to use:
 
 =====================  ============  ============
                        AVX-512       AVX2
