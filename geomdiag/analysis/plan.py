@@ -200,11 +200,17 @@ def _said_task(series: Series) -> Any:
 def _other(said: str, task: Task) -> bool:
     """Return whether a configuration names another known task."""
     from geomdiag import tasks
+    from geomdiag.tasks.families import parse_specification
 
     family = said.partition(":")[0]
     if family not in tasks.TASKS or family != task.family:
         return family in tasks.TASKS
     try:
+        meant, found = (
+            parse_specification(name, {})[1].get("digest") for name in (said, task.name)
+        )
+        if meant and found:  # a file, wherever it lay
+            return bool(meant != found)
         return tasks.task(said).name != task.name
     except TaskError:  # it says less than a task needs, or names a file that is elsewhere
         return False

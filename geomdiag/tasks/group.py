@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from geomdiag.errors import TaskError
 from geomdiag.tasks.contract import (
     Equivalence,
     FloatArray,
@@ -40,11 +43,13 @@ class GroupProduct(Task):
     order : str
         Numbering of permutations, ``"coset"`` or ``"lexicographic"``. By default that of the
         published models where there are such models (S5, A5), else lexicographic.
+    digest : str, optional
+        For a file: the digest of the table that must be found there, as `name` gives it.
 
     Raises
     ------
     TaskError
-        If there is no such group.
+        If there is no such group, or the file does not hold the table that `digest` means.
     """
 
     family = "group"
@@ -66,23 +71,37 @@ class GroupProduct(Task):
     parameter_notes: ClassVar[Mapping[str, str]] = {
         "group": "Z113, Z6xZ10, D59, S5, A5, S3xZ2, ... or the file of a Cayley table",
         "order": "numbering of permutations: coset (S5, A5) or lexicographic",
+        "digest": "for files, optional: the table that must be found there",
     }
 
-    def __init__(self, group: str, order: str = "") -> None:
+    def __init__(self, group: str, order: str = "", digest: str = "") -> None:
         self.group = finite_group(group, order)
+        self._digest = ""
+        if Path(self.group.name).suffix.lower() in TABLE_SUFFIXES:
+            self._digest = _digest_of(self.group.table, self.group.name, digest)
+        elif digest:
+            raise TaskError(f"group: {group!r} is known by its name; leave out its digest.")
         # Only what differs from the default is part of the name.
         published = any(part in COSET_CHAINS for part in self.group.name.split("x"))
         self._order = order if order == "lexicographic" and published else ""
 
     @property
     def name(self) -> str:
-        """Canonical specification, e.g. ``"group:S5"``."""
-        return f"group:{self.group.name}" + (f",order={self._order}" if self._order else "")
+        """Canonical specification, e.g. ``"group:S5"``.
+
+        A table from a file carries its digest, ``"group:table.csv,digest=…"``: another table in
+        the same file is another task.
+        """
+        return ",".join(
+            f"{self.family}:{value}" if key == "group" else f"{key}={value}"
+            for key, value in self.parameters.items()
+        )
 
     @property
     def parameters(self) -> Mapping[str, int | str]:
-        """The group's name and, where it is not the default, the order of its elements."""
-        return {"group": self.group.name} | ({"order": self._order} if self._order else {})
+        """The group's name, and where they say more, the order of its elements or its digest."""
+        more = {"order": self._order, "digest": self._digest}
+        return {"group": self.group.name} | {key: value for key, value in more.items() if value}
 
     @property
     def title(self) -> str:
@@ -297,7 +316,8 @@ class GroupProduct(Task):
 
     def __getstate__(self) -> dict[str, Any]:
         if Path(self.group.name).suffix.lower() in TABLE_SUFFIXES:
-            return {"group": self.group, "_order": ""}  # the file may be out of reach
+            # the file may be out of reach
+            return {"group": self.group, "_order": "", "_digest": self._digest}
         return {"spec": dict(self.parameters)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -305,3 +325,20 @@ class GroupProduct(Task):
             self.__init__(**state["spec"])  # type: ignore[misc]
         else:
             self.__dict__.update(state)
+
+
+def _digest_of(table: IntArray, path: str, expected: str) -> str:
+    """Return 20 hexadecimal digits of the SHA-256 of a table, held against those expected."""
+    if re.search("[,=]", path):
+        raise TaskError(
+            f"group: the path {path!r} holds a comma or an equals sign, which separate the "
+            "parameters of a task. Rename the file."
+        )
+    found = hashlib.sha256(np.ascontiguousarray(table, dtype="<i8").tobytes()).hexdigest()[:20]
+    if expected and expected != found:
+        raise TaskError(
+            f"group: the file {path!r} does not hold the table that was meant: its digest is "
+            f"{found}, expected {expected}. Bring back the table, or leave out the digest to take "
+            "the one that is there."
+        )
+    return found

@@ -268,6 +268,23 @@ def test_another_task_than_the_run_says_is_told(tmp_path: Path) -> None:
     assert "WARNING" not in run.attrs["notices"]
 
 
+def test_a_table_is_known_by_what_it_holds_not_by_where_it_lies(tmp_path: Path) -> None:
+    path, here, there = write_run(tmp_path / "r"), tmp_path / "t.npy", tmp_path / "u.npy"
+    out, fit = tmp_path / "o.zarr", {"analyzers": ["fit"], "workers": 1}
+    table = gd.task("group:Z7").answers.reshape(7, 7)
+    np.save(here, table)
+    (path / "config.json").write_text(json.dumps({"task": gd.task(f"group:{here}").name}))
+    here.rename(there)
+    before = only(analyze_into(out, path, f"group:{there}", **fit))
+    assert "WARNING" not in before.attrs["notices"]
+    swap = np.array([1, 0, 2, 3, 4, 5, 6])
+    np.save(there, swap[table[np.ix_(swap, swap)]])  # the elements 0 and 1 numbered otherwise
+    with pytest.warns(UserWarning, match="no longer in it: the task group:"):
+        after = only(analyze_into(out, path, f"group:{there}", **fit))
+    assert "WARNING" in after.attrs["notices"]
+    assert after["loss"].values.tolist() != before["loss"].values.tolist()
+
+
 def test_accuracy_over_all_inputs_lies_between_those_recorded() -> None:
     dims, coords = ("step", "part"), {"step": [5, 6], "part": ["all"]}
     dataset = xr.Dataset({"accuracy": (dims, [[0.6], [0.02]])}, coords)

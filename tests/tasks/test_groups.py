@@ -156,12 +156,13 @@ def test_word_metrics() -> None:
         ("Z0", "n ≥ 1"),
         ("D2", "D2 is Z2xZ2"),
         ("S2", "S2 is Z2"),
-        ("S9", "at most"),
+        ("S9", "S9 has 362880 elements.*at most"),
+        ("A999999", "more elements than can be tabled"),
         ("Z60xZ60", "at most"),
         ("S5xx", "no known group"),
         ("", "is named"),
         (113, "Did you mean 'Z113'"),
-        ("no/such.csv", "cannot be read"),
+        ("no/such.csv", "does not exist; looked in"),
     ],
 )
 def test_wrong_names_are_told(name: str, word: str) -> None:
@@ -199,6 +200,22 @@ def test_tables_from_files(tmp_path: Path, suffix: str) -> None:
     assert again == made
     assert (again.basis.vectors == made.basis.vectors).all()
     assert task(again) is again
+
+
+def test_another_table_in_the_same_file_is_another_task(tmp_path: Path) -> None:
+    path = tmp_path / "table.npy"
+    np.save(path, quaternions())
+    first = task(f"group:{path}")
+    np.save(path, finite_group("D4").table)
+    second = task(f"group:{path}")
+    assert first.name != second.name
+    with pytest.raises(TaskError, match="does not hold the table that was meant"):
+        task(first.name)
+    with pytest.raises(TaskError, match="leave out its digest"):
+        task("group:S4,digest=0a")
+    np.save(tmp_path / "a,b.npy", quaternions())
+    with pytest.raises(TaskError, match="Rename the file"):
+        task("group", group=str(tmp_path / "a,b.npy"))
 
 
 def refused(table: object, word: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from functools import reduce
 from pathlib import Path
@@ -156,6 +157,7 @@ def symmetric(n: int, order: str = "") -> FiniteGroup:
     ``x·y`` applies x first. A product with a swap from the right exchanges two values, so the
     word length of a permutation is its number of inversions.
     """
+    _check_points("S", n)
     swaps = []
     for i in range(n - 1):
         swap = list(range(n))
@@ -166,6 +168,7 @@ def symmetric(n: int, order: str = "") -> FiniteGroup:
 
 def alternating(n: int, order: str = "") -> FiniteGroup:
     """Return A_n; generators are the three-cycles (0 1 2), (0 1 3), ..., (0 1 n-1)."""
+    _check_points("A", n)
     cycles = []
     for i in range(2, n):
         cycle = list(range(n))
@@ -174,14 +177,19 @@ def alternating(n: int, order: str = "") -> FiniteGroup:
     return _of_permutations(f"A{n}", n, order, cycles, even=True)
 
 
+def _check_points(kind: str, n: int) -> None:
+    """Raise a `TaskError` if the permutations of n points are too many to be tabled."""
+    if n > 20:  # the number itself would fill the screen
+        raise TaskError(
+            f"the group {kind}{n} has more elements than can be tabled. Take a smaller group."
+        )
+    check_order(f"{kind}{n}", math.factorial(n) // (2 if kind == "A" else 1))
+
+
 def _of_permutations(
     name: str, n: int, order: str, generators: list[tuple[int, ...]], *, even: bool
 ) -> FiniteGroup:
     """Return the group of all (or all even) permutations of n points."""
-    size = 1
-    for i in range(2, n + 1):
-        size *= i
-        check_order(name, size // 2 if even else size)
     order = order or ("coset" if name in COSET_CHAINS else "lexicographic")
     if order == "coset":
         if name not in COSET_CHAINS:

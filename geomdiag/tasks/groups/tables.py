@@ -48,6 +48,11 @@ def read_table(path: str | Path) -> FiniteGroup:
             f"{path}: a Cayley table is read from {', '.join(TABLE_SUFFIXES)}, found "
             f"{suffix or 'no ending'}."
         )
+    if not file.is_file():
+        raise TaskError(
+            f"{path}: the file does not exist; looked in {str(file.absolute().parent)!r}. Check "
+            "the path, or give the name of a group such as 'S5'."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an empty file is only a warning to NumPy
@@ -58,7 +63,8 @@ def read_table(path: str | Path) -> FiniteGroup:
     except (OSError, ValueError, EOFError, UserWarning, zipfile.BadZipFile) as error:
         raise TaskError(
             f"{path}: cannot be read as a Cayley table ({error}). Expected is a square table of "
-            "whole numbers, entry (x, y) the number of x·y, elements numbered from 0."
+            "whole numbers, entry (x, y) the number of x·y, elements numbered from 0, without "
+            "headings and row names."
         ) from None
     return group_from_table(values, name=str(path))
 
