@@ -166,6 +166,7 @@ def infer_task(
         specifications that its sizes would fit.
     """
     from geomdiag import tasks
+    from geomdiag.tasks.families import NO_CHECKPOINT
 
     if not isinstance(spec, str):
         return spec
@@ -196,7 +197,8 @@ def infer_task(
     if not candidates or not size:
         fits = () if sizes is None else fitting_specifications(sizes, family)[:3]
         told = f"would fit {' or '.join(fits)}." if fits else f"cannot tell it: {reason}"
-        raise TaskError(f"{unsaid} {checkpoint.path.name} {told}") from unsaid
+        untold = str(unsaid).replace(NO_CHECKPOINT, " and the checkpoint does not tell it")
+        raise TaskError(f"{untold} {checkpoint.path.name} {told}") from unsaid
     return tasks.task_for(spec, candidates=candidates)
 
 

@@ -241,8 +241,13 @@ def _contradiction(task: Task, sizes: Sizes) -> str:
         not 0 <= extra <= EXTRA
         or sizes.classes < task.classes
         or sizes.classes not in allowed
-        # Without a sequence there is no "=" to be a token and a class: p is too small.
-        or (extra and not sizes.sequence and sizes.classes > task.classes)
+        # Without a sequence there is no "=" to be a token and a class, and a second operand's
+        # copy of the tokens is none either: the task is too small.
+        or (
+            not sizes.sequence
+            and sizes.classes > task.classes
+            and (extra or _rows(task, sizes) > task.vocabulary)
+        )
     ):
         symbols = task.vocabulary - task.tokens
         return (

@@ -14,14 +14,19 @@ from geomdiag.registry import Registry
 from geomdiag.tasks.contract import Task
 
 __all__ = [
+    "NO_CHECKPOINT",
     "TASKS",
     "TaskFamily",
     "build_task",
+    "check_names",
     "example_of",
     "parse_specification",
     "task",
     "task_families",
 ]
+
+#: What is said of a size that nobody told, where there is no checkpoint.
+NO_CHECKPOINT = ", and there is no checkpoint here to tell it"
 
 #: Family name → factory: called with the family's parameters by keyword, it returns a `Task`.
 #: A `Task` subclass is its own factory.
@@ -204,24 +209,14 @@ def build_task(family: str, said: Mapping[str, Any]) -> Task:
         If a parameter is missing, unknown or wrong.
     """
     factory = TASKS[family]
-    known = _parameters(factory)
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _signature(factory)):
-        for name in said:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise TaskError(
-                    f"{family}: unknown parameter {name!r}.{hint} "
-                    f"Known: {', '.join(known) or 'none'}."
-                )
+    check_names(family, said)
     missing = [name for name in _required(factory) if name not in said]
     if missing:
         notes = getattr(factory, "parameter_notes", {})
         meaning = f" ({notes[missing[0]]})" if notes.get(missing[0]) else ""
-        told = ", and there is no checkpoint here to tell it"
         raise TaskError(
             f"{family}: the parameter {missing[0]!r}{meaning} was not said"
-            f"{told if getattr(factory, 'size_parameter', '') else ''}. "
+            f"{NO_CHECKPOINT if getattr(factory, 'size_parameter', '') else ''}. "
             f"Write for example {example_of(family)!r}."
         )
     made = factory(**said)
@@ -231,6 +226,21 @@ def build_task(family: str, said: Mapping[str, Any]) -> Task:
             "geomdiag.tasks.Task. Report this to whoever registered it."
         )
     return made
+
+
+def check_names(family: str, said: Mapping[str, Any]) -> None:
+    """Raise a `TaskError` for a parameter that a family does not have."""
+    factory = TASKS[family]
+    known = _parameters(factory)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _signature(factory)):
+        return
+    for name in said:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise TaskError(
+                f"{family}: unknown parameter {name!r}.{hint} Known: {', '.join(known) or 'none'}."
+            )
 
 
 def _signature(factory: Any) -> tuple[inspect.Parameter, ...]:

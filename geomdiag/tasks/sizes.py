@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from geomdiag.errors import TaskError
 from geomdiag.tasks.contract import Task
 from geomdiag.tasks.cyclic import is_prime
-from geomdiag.tasks.families import TASKS, build_task, example_of, parse_specification, task
+from geomdiag.tasks.families import (
+    TASKS,
+    build_task,
+    check_names,
+    example_of,
+    parse_specification,
+    task,
+)
 
 __all__ = ["fitting_tasks", "task_for", "token_candidates"]
 
@@ -63,6 +70,7 @@ def task_for(
         return build_task(family, said)
     if not size or size in said:
         return _checked(build_task(family, said), candidates, vocabulary, classes, sizes)
+    check_names(family, said)  # or the sizes would be blamed for a wrong name
     refusals = []
     for tokens in candidates:
         try:

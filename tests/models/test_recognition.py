@@ -169,9 +169,20 @@ def test_said_modulus_and_tasks_are_left_alone() -> None:
 
 
 def test_modulus_that_nothing_tells() -> None:
-    with pytest.raises(TaskError, match=r"memory\.pt cannot tell it: no known architecture"):
+    with pytest.raises(
+        TaskError,
+        match=r"the checkpoint does not tell it.*memory\.pt cannot tell it: no known architecture",
+    ):
         models.infer_task("modadd", stored({"a": np.zeros(3)}))
     assert models.infer_task("modadd", stored({"a": np.zeros(3)}), {"p": 7}).name == "modadd:p=7"
+
+
+def test_half_the_tokens_of_two_tables_are_no_task() -> None:
+    two = {"W_x": (24, 8), "W_y": (24, 8), "W": (16, 5), "W_U": (5, 24)}
+    specs = {name: TensorSpec(shape, "float32") for name, shape in two.items()}
+    assert models.recognise(specs, None, task("group:S4")).sizes.vocabulary == 24
+    with pytest.raises(ArchitectureError, match=r"does not fit group:Z3xZ4.*fit group:S4"):
+        models.recognise(specs, None, task("group:Z3xZ4"))
 
 
 def test_operator_token_can_be_said() -> None:

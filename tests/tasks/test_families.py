@@ -252,6 +252,11 @@ def test_without_sizes_the_modulus_must_be_said() -> None:
         task_for("modadd")
 
 
+def test_a_wrong_name_is_not_blamed_on_the_sizes() -> None:
+    with pytest.raises(TaskError, match=r"^modadd: unknown parameter 'q'\. Known: p\.$"):
+        task_for("modadd:q=31", candidates=(31,))
+
+
 def test_sizes_of_a_language_model_are_no_modulus() -> None:
     with pytest.raises(TaskError, match=r"50257.*p ≤ 3162.*Say it"):
         task_for("modadd", vocabulary=50257, classes=50257)
