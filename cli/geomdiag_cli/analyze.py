@@ -180,14 +180,14 @@ def _format(said: str, out: Path | None) -> Any:
 
 def _shout(summaries: Sequence[dict[str, Any]]) -> None:
     """Say on stderr what nobody may miss."""
-    from geomdiag_cli.tables import DISAGREE
+    from geomdiag_cli.tables import DISAGREE, failures
 
     for summary in summaries:
         name = summary["run"]
         for text in summary["disagreement"]:
             say(f"{name}: {DISAGREE}: {text}")
-        for error in summary["errors"]:
-            say(f"{name}: {summary['unit']} {error['step']} {error['status']}: {error['error']}")
+        for label, text in failures(summary):
+            say(f"{name}: {label}: {text}")
 
 
 def _next(target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,12 @@ from geomdiag_cli.console import clean
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["count", "number", "print_note", "print_summaries"]
+__all__ = ["count", "failures", "number", "print_note", "print_summaries"]
 
 #: More runs than this are shown as lines of a table.
 BLOCKS = 4
 DISAGREE = "STORED AND RECOMPUTED VALUES DISAGREE"
+_WARNING = "WARNING: "
 
 Summary = Mapping[str, Any]
 
@@ -69,6 +71,9 @@ def _block(console: Console, summary: Summary, asked: Collection[str]) -> None:
     from rich.table import Table
 
     console.print(clean(_headline(summary)), style="bold")
+    for notice in summary["notices"]:  # what puts all that follows in doubt
+        if notice.startswith(_WARNING):
+            print_note(console, "WARNING", notice.removeprefix(_WARNING), style="bold red")
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -76,13 +81,11 @@ def _block(console: Console, summary: Summary, asked: Collection[str]) -> None:
         table.add_row(f"  {heading}", clean(text))
     console.print(table)
     _courses(console, summary)
-    for text in summary["disagreement"]:
-        console.print(f"  {DISAGREE}", style="bold red")
-        print_note(console, "compare", text, indent=4, style="red")
+    _disagreement(console, summary)
     _failures(console, summary)
     told = [error["error"] for error in summary["errors"]]
     for notice in summary["notices"]:
-        if not any(error in notice for error in told):
+        if not notice.startswith(_WARNING) and not any(error in notice for error in told):
             print_note(console, "notice", notice, style="yellow")
     told_off = {name: why for name, why in summary["not_applicable"].items() if name in asked}
     if absent := {**summary["not_computed"], **told_off}:
@@ -173,13 +176,42 @@ def _when(boundary: Mapping[str, Any]) -> str:
     return f"– ({boundary['evidence']})" if boundary["evidence"] else "–"
 
 
+def _disagreement(console: Console, summary: Summary) -> None:
+    if summary["disagreement"]:
+        console.print(f"  {DISAGREE}", style="bold red")
+    for text in summary["disagreement"]:
+        print_note(console, "compare", text, indent=4, style="red")
+
+
 def _failures(console: Console, summary: Summary) -> None:
-    errors = summary["errors"]
-    for error in errors[:5]:
-        label = f"{summary['unit']} {error['step']} {error['status']}"
-        print_note(console, label, error["error"], style="bold red")
-    if len(errors) > 5:
-        console.print(f"  and {len(errors) - 5} more: see the variables status and error")
+    told = failures(summary)
+    for label, text in told[:5]:
+        print_note(console, label, text, style="bold red")
+    if len(told) > 5:
+        console.print(f"  and {len(told) - 5} more: see the variables status and error")
+
+
+def failures(summary: Summary) -> list[tuple[str, str]]:
+    """Return which steps failed, and why; steps in a row with the same reason are told once."""
+    groups: list[list[Mapping[str, Any]]] = []
+    reasons: list[str] = []
+    for error in summary["errors"]:
+        reason = f"{error['status']} " + re.sub(r"^([^\s:]+\.\w+: )+", "", error["error"])
+        if reasons and reason == reasons[-1]:
+            groups[-1].append(error)
+        else:
+            groups.append([error])
+            reasons.append(reason)
+    unit = summary["unit"]
+    return [
+        (
+            f"{unit} {one[0]['step']} {one[0]['status']}"
+            if len(one) == 1
+            else f"{len(one)} {unit}s, {one[0]['step']} to {one[-1]['step']}, {one[0]['status']}",
+            str(one[0]["error"]),
+        )
+        for one in groups
+    ]
 
 
 def _lines(console: Console, summaries: Sequence[Summary]) -> None:
@@ -227,9 +259,7 @@ def _lines(console: Console, summaries: Sequence[Summary]) -> None:
     for one in summaries:
         if one["disagreement"] or one["errors"]:
             console.print(f"\n{clean(one['run'])}", style="bold red")
-        for text in one["disagreement"]:
-            console.print(f"  {DISAGREE}", style="bold red")
-            print_note(console, "compare", text, indent=4, style="red")
+        _disagreement(console, one)
         _failures(console, one)
     _shared_notices(console, summaries)
 

@@ -43,6 +43,11 @@ def command(json: Json = False, debug: Debug = False) -> None:  # noqa: ARG001
         for parameter in family.parameters.items():
             families_by_meaning.setdefault(parameter, []).append(family.name)
     console.print()
+    parameters = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in ("parameter", "of", "meaning"):
+        parameters.add_column(heading, overflow="fold")
     for (name, meaning), whose in families_by_meaning.items():
-        console.print(f"{clean(name)} of {', '.join(map(clean, whose))}: {clean(meaning)}")
+        parameters.add_row(clean(name), ", ".join(map(clean, whose)), clean(meaning))
+    console.print(parameters)
+    console.print()
     console.print("A parameter that the checkpoints tell (the modulus) need not be said.")

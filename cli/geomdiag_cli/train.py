@@ -41,6 +41,7 @@ def command(
     finished is left as it is.
     """
     from geomdiag.training import load_recipe, train
+    from geomdiag.training.files import state_path
 
     loaded = load_recipe(recipe)
     if seeds:
@@ -49,7 +50,12 @@ def command(
         with nullcontext() if quiet else _Bar() as bar:
             folders = train(loaded, out, device=device, progress=bar, resume=not force)
     except KeyboardInterrupt:
-        say(f"Interrupted. What was trained is kept in {out}; the same command goes on from there.")
+        say(
+            "Interrupted. The same command goes on from the state of at most 30 s before."
+            if state_path(out, loaded).exists()
+            else "Interrupted before the first state was written (every 30 s): the same command "
+            "starts again."
+        )
         raise typer.Exit(130) from None
     root = out / loaded.name
     if json:

@@ -145,6 +145,19 @@ def test_a_failed_checkpoint_is_told_and_the_rest_analysed(geomdiag: Command, ru
     assert "step 1 failed" in quiet.stderr
 
 
+def test_steps_that_failed_for_one_reason_are_told_together(
+    geomdiag: Command, tmp_path: Path
+) -> None:
+    folder = tmp_path / "dumps"
+    folder.mkdir()
+    for step in range(4):
+        np.savez(folder / f"step_{step}.npz", logits=np.zeros((49, 7)), embedding=np.eye(5))
+    for more in ([], ["--quiet"]):
+        done = geomdiag("analyze", folder, "--task", "modadd:p=7", "-o", "r.zarr", *more, *QUICK)
+        assert done.exit_code == 3
+        assert (done.stderr if more else done.stdout).count("4 steps, 0 to 3, failed: ") == 1
+
+
 def test_recorded_curves_that_contradict_the_weights_are_shouted(
     geomdiag: Command, runs: Path
 ) -> None:
