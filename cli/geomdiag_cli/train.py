@@ -74,6 +74,8 @@ def _parse_seeds(text: str) -> tuple[int, ...]:
         if not match:
             raise typer.BadParameter(f"{text!r}: expected seeds such as 0,1,5 or 0-9")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise typer.BadParameter(f"{text!r}: {part.strip()} goes down; write {last}-{first}")
         seeds.extend(range(first, last + 1))
     return tuple(dict.fromkeys(seeds))
 

@@ -82,6 +82,9 @@ def test_train_errors(geomdiag: Command, recipe: Path, tmp_path: Path) -> None:
     assert wrong.exit_code == 2
     assert "did you mean 'steps'" in wrong.stderr
     assert geomdiag("train", recipe, "--seeds", "a").exit_code == 2
+    done = geomdiag("train", recipe, "--seeds", "5-3")
+    assert done.exit_code == 2
+    assert "write 3-5" in done.stderr
 
 
 def test_inspect_without_a_task(geomdiag: Command, trained: Path) -> None:
