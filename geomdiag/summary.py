@@ -38,10 +38,12 @@ def summarise(tree: xr.DataTree) -> list[dict[str, Any]]:
         ``stage`` : name of the stage at the last step
         ``stage_order`` : whether the stages came in the paper's order, and at which steps
         ``key_blocks`` : ``blocks`` of the embedding that stand out at the last step, strongest
-        first, the ``share`` of power in them, and whether blocks are ``frequencies``
+        first, the ``share`` of power in them, whether blocks are ``frequencies``, and whether
+        they generate the group (``generates``), None where that has no meaning
         ``symmetry_violation`` : by symmetry, the mean (nats) at the ``first`` and ``last`` step
         and its ``peak``, and whether the architecture enforces it (``architectural``)
-        ``effective_dimension`` : of the embedding, likewise
+        ``effective_dimension`` : of the embedding, likewise; and ``additivity``, where the tokens
+        have ranks, and ``order``, by attribute, the left-out R² of its ranks
         ``compared`` : number of recorded losses and accuracies held against recomputed ones
         ``disagreement``, ``notices`` : list of str
         ``not_computed``, ``not_applicable`` : diagnostic to the reason why this checkpoint does
@@ -80,6 +82,8 @@ def _run(name: str, node: xr.DataTree) -> dict[str, Any]:
         "key_blocks": _key_blocks(dataset),
         "symmetry_violation": _violations(dataset),
         "effective_dimension": _effective_dimension(dataset),
+        "order": _order(dataset),
+        "additivity": _course(dataset["additivity"]) if "additivity" in dataset else None,
         "compared": _compared(dataset),
         "disagreement": [str(one.get("text", one)) for one in _json(attrs.get("disagreement"), [])],
         "notices": [line for line in str(attrs.get("notices", "")).splitlines() if line],
@@ -165,8 +169,24 @@ def _key_blocks(dataset: xr.Dataset) -> dict[str, Any] | None:
     return {
         "blocks": [str(power["block"].values[i]) for i in order],
         "share": float(sum(row[i] for i in order)),
+        "generates": _generates(dataset, last),
         "frequencies": all(str(label).startswith("k=") for label in power["block"].values),
     }
+
+
+def _generates(dataset: xr.Dataset, row: int) -> bool | None:
+    if not _has(dataset, "helix", matrix="embedding", measure="generates"):
+        return None
+    value = float(dataset["helix"].sel(matrix="embedding", measure="generates").values[row])
+    return bool(value) if math.isfinite(value) else None
+
+
+def _order(dataset: xr.Dataset) -> dict[str, dict[str, float]]:
+    if not _has(dataset, "order", measure="r2_loo"):
+        return {}
+    fits = dataset["order"].sel(measure="r2_loo")
+    courses = {str(one): _course(fits.sel(attribute=one)) for one in fits["attribute"].values}
+    return {attribute: course for attribute, course in courses.items() if course is not None}
 
 
 def _violations(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:

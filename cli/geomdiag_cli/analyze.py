@@ -186,6 +186,9 @@ def _shout(summaries: Sequence[dict[str, Any]]) -> None:
         name = summary["run"]
         for text in summary["disagreement"]:
             say(f"{name}: {DISAGREE}: {text}")
+        for notice in summary["notices"]:
+            if notice.startswith("WARNING"):
+                say(f"{name}: {notice}")
         for label, text in failures(summary):
             say(f"{name}: {label}: {text}")
 

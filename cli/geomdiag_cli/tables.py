@@ -127,7 +127,10 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
         found = ", ".join(key["blocks"])
         share = f"{key['share']:.1%} of the embedding's power"
         heading = _key_heading([summary])
-        rows.append((heading, f"{found} ({share})" if found else "none stands out"))
+        told = f"{found} ({share})" if found else "none stands out"
+        if found and key["generates"] is False:
+            told += "; they do not generate the group: some tokens share their place"
+        rows.append((heading, told))
     return rows
 
 
@@ -145,6 +148,12 @@ def _courses(console: Console, summary: Summary) -> None:
         f"{name} violation, nats": (number, value)
         for name, value in summary["symmetry_violation"].items()
     }
+    courses |= {
+        f"order of {attribute}, R² left out": (number, value)
+        for attribute, value in summary["order"].items()
+    }
+    if (additive := summary["additivity"]) is not None:
+        courses["additivity"] = (number, additive)
     if (size := summary["effective_dimension"]) is not None:
         courses["effective dimension"] = (lambda value: f"{value:.4g}", size)
     if not courses:
@@ -172,7 +181,9 @@ def _step(summary: Summary, boundary: str) -> int | None:
 def _when(boundary: Mapping[str, Any]) -> str:
     if boundary["step"] is not None:
         # true from the first checkpoint on: when it began, nobody saw
-        return f"{boundary['step']}{' or earlier' if 'or earlier' in boundary['evidence'] else ''}"
+        text = f"{boundary['step']}{' or earlier' if 'or earlier' in boundary['evidence'] else ''}"
+        before = re.search(r"it first reached [\d.]+ at step (\d+)", boundary["evidence"])
+        return text + (f" (first at {before[1]}, then below again)" if before else "")
     return f"– ({boundary['evidence']})" if boundary["evidence"] else "–"
 
 

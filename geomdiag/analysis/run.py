@@ -154,7 +154,8 @@ def analyze_into(
     ------
     StoreError
         If the result cannot be written, or if the one at `path` is of other checkpoints and
-        `force` is not given; this is told before the work begins.
+        `force` is not given; this is told before the work begins. Also if no checkpoint can be
+        analysed where an earlier result has some: it stays as it is.
     """
     from geomdiag import store
     from geomdiag.checkpoints import open_runs
@@ -180,6 +181,12 @@ def analyze_into(
     book.open()
     try:
         tree = analyze(runs, task, previous=previous, journal=book, **options)
+        if previous is not None and _analysed(previous) and not _analysed(tree):
+            raise StoreError(
+                f"none of the checkpoints could be analysed ({_first_error(tree)}), and {target} "
+                "holds an earlier result in which they were: it is left as it is. Was --model or "
+                "another option forgotten? Choose another output path, or --force to replace it."
+            )
         if previous is not None and (lost := _no_longer(previous, tree)):
             warnings.warn(
                 f"{target.name} held an earlier result, which this one replaces; no longer in "
@@ -193,6 +200,20 @@ def analyze_into(
         raise
     book.clear()
     return tree
+
+
+def _analysed(tree: xr.DataTree) -> bool:
+    """Return whether a result holds any checkpoint that could be analysed."""
+    return any(
+        (np.ravel(node["status"]) != "failed").any()
+        for node in tree.children.values()
+        if "status" in node
+    )
+
+
+def _first_error(tree: xr.DataTree) -> str:
+    errors = (str(one) for node in tree.children.values() for one in np.ravel(node["error"]))
+    return next((one for one in errors if one), "for no reason that is known")
 
 
 def _related(previous: xr.DataTree, series: Sequence[Series]) -> bool:

@@ -35,6 +35,9 @@ SYMMETRIC = 1e-3
 #: Effective dimension counts components: up to this many there is no collapse to speak of.
 MIN_DIMENSION = 3.0
 
+#: A network whose train accuracy never reaches this has not learnt the task, whatever else falls.
+LEARNT = 0.5
+
 #: Boundary name to its definition, in the order of the result's dim.
 BOUNDARIES = {
     "t_memorised": f"first step from which train accuracy stays at or above {REACHED}",
@@ -82,7 +85,8 @@ def stages(dataset: xr.Dataset) -> xr.Dataset:
         ``stage`` (step): at a step, geometric organisation once dimension has begun to fall
         after the violation has, symmetry acquisition once the violation has, memorisation once
         train accuracy has reached its level, before until then. What is lost for a while (a
-        spike of the loss) does not end a stage, what is lost for good does. Unknown where
+        spike of the loss) does not end a stage, what is lost for good does. A run whose train
+        accuracy never reaches one half stays before all stages. Unknown where
         nothing was measured, or where what would tell is missing.
         ``stage_boundary`` (boundary): steps, NaN where there is none. ``stage_evidence``
         (boundary): what set each, or why there is none. ``stage_order`` (): whether
@@ -134,7 +138,7 @@ def stages(dataset: xr.Dataset) -> xr.Dataset:
         {
             "stage": (
                 "step",
-                _flags(dataset, {**found, "t_geometry": collapse}),
+                _flags(dataset, {**found, "t_geometry": collapse}, train),
                 {
                     "long_name": "stage of training",
                     "units": "1",
@@ -145,7 +149,8 @@ def stages(dataset: xr.Dataset) -> xr.Dataset:
                         "for the first time, symmetry_acquisition from t_symmetry, "
                         "geometric_organisation from where the embedding's effective dimension "
                         f"has fallen by {FALL:.0%} from its running maximum since t_symmetry; each "
-                        "until it is lost for good"
+                        "until it is lost for good; none where train accuracy never reaches "
+                        f"{LEARNT}"
                     ),
                     "reference": "arXiv:2603.01968",
                 },
@@ -313,7 +318,7 @@ def _solved(dataset: xr.Dataset, heldout: Curve) -> Boundary:
     return Boundary(step, f"{curve.what} is 100 % for the first time at step {step:.0f}{note}")
 
 
-def _flags(dataset: xr.Dataset, found: Mapping[str, Boundary]) -> NDArray[np.int64]:
+def _flags(dataset: xr.Dataset, found: Mapping[str, Boundary], train: Curve) -> NDArray[np.int64]:
     """Return the stage at each step."""
     steps = np.asarray(dataset["step"].values, dtype=np.float64)
     memorised, symmetry, generalised, geometry = (
@@ -328,6 +333,8 @@ def _flags(dataset: xr.Dataset, found: Mapping[str, Boundary]) -> NDArray[np.int
     if not symmetry.known and generalised.exists:
         acquiring |= generalised.holds(steps)  # who generalises has acquired it
     flags[acquiring & geometry.holds(steps)] = 3
+    if train and train.values.max() < LEARNT:
+        flags[:] = 0
     flags[~_measured(dataset)] = -1
     return flags
 

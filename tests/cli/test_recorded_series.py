@@ -44,6 +44,8 @@ def test_symmetries_are_acquired(
         assert course["last"] < 1e-2 * course["peak"], symmetry
     assert run["boundaries"]["t_generalised"]["step"] > run["boundaries"]["t_memorised"]["step"]
     assert run["effective_dimension"]["last"] < run["effective_dimension"]["first"]
+    assert bool(run["order"]) == name.startswith("comparison")
+    assert (run["additivity"] is None) != name.startswith("comparison")
     dataset = next(iter(gd.load(out).children.values())).to_dataset()
     assert ("order" in dataset) == name.startswith("comparison")
     assert ("logit_power" in dataset) == name.startswith("group")
@@ -69,3 +71,29 @@ def test_a_task_that_does_not_fit_is_refused_with_those_that_would(
     told = " ".join(done.stderr.split())
     assert right in told or wrong.split(":")[0] != right.split(":")[0], told
     assert "would fit" in told
+
+
+def test_the_terminal_tells_order_and_lost_boundaries(geomdiag: Callable[..., Result]) -> None:
+    done = geomdiag("analyze", SERIES / "comparison-5x5-transformer", "--task", "comparison:5x5")
+    for line in ("order of x1, R² left out", "order of x2, R² left out", "additivity"):
+        assert line in done.stdout
+
+
+def test_a_result_survives_an_analysis_in_which_everything_fails(
+    geomdiag: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "result.zarr"
+    (tmp_path / "broken.py").write_text("def factory(state):\n    raise ValueError('no')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ("analyze", SERIES / "group-S4-mlp", "--task", "group:S4", "--out", out)
+    options = ("--analyzers", "fit", "--workers", "1")
+    assert geomdiag(*arguments, *options).exit_code == 0
+    before = gd.load(out)
+    done = geomdiag(*arguments, *options, "--model", "broken:factory")
+    assert done.exit_code == 2
+    told = " ".join(done.stderr.split())
+    assert "left as it is" in told
+    assert "--force" in told
+    after = gd.load(out)
+    assert all(one.identical(after[name]) for name, one in before.children.items())
+    assert geomdiag(*arguments, *options, "--model", "broken:factory", "--force").exit_code == 3

@@ -112,3 +112,35 @@ def test_key_blocks_are_called_frequencies_where_they_are(
     (told,) = summarise(tree(power=power, key_block=chosen))
     assert len(told["key_blocks"]["blocks"]) == sum(key)
     assert _key_heading([told, {"key_blocks": None}]) == heading
+
+
+@pytest.mark.parametrize(
+    ("evidence", "text"),
+    [
+        ("train accuracy is at or above 0.99 from step 388 on", "388"),
+        (
+            "train accuracy stays at or above 0.99 from step 388 on; it first reached 0.99 at step "
+            "101 and was below again at 3 later checkpoints",
+            "388 (first at 101, then below again)",
+        ),
+        ("or earlier: the first checkpoint", "388 or earlier"),
+    ],
+)
+def test_a_boundary_tells_what_went_before(evidence: str, text: str) -> None:
+    from geomdiag_cli.tables import _when
+
+    assert _when({"step": 388, "evidence": evidence}) == text
+
+
+@pytest.mark.parametrize(("generates", "said"), [(1.0, True), (0.0, False), (np.nan, None)])
+def test_whether_the_keys_generate_the_group(generates: float, said: bool | None) -> None:
+    dims, coords = ("step", "matrix", "block"), {"matrix": ["embedding"], "block": ["k=2", "k=4"]}
+    power = xr.DataArray(np.full((3, 1, 2), 0.5), dims=dims, coords=coords)
+    key = xr.DataArray(np.ones((3, 1, 2), dtype=bool), dims=dims, coords=coords)
+    helix = xr.DataArray(
+        np.full((3, 1, 1), generates),
+        dims=("step", "matrix", "measure"),
+        coords={"matrix": ["embedding"], "measure": ["generates"]},
+    )
+    (told,) = summarise(tree(power=power, key_block=key, helix=helix))
+    assert told["key_blocks"]["generates"] is said

@@ -487,3 +487,17 @@ def test_published_curves_of_p97_runs(real_data: Path) -> None:
             assert "it first reached 0.99 at step 100" in words(found, "t_memorised")
         if "wd1" in file.name:
             assert value(found, "t_solved") > 1000
+
+
+def test_a_network_that_never_learns_has_no_stage() -> None:
+    """As under a wrong task: everything else may fall and means nothing."""
+    found = stages(
+        run(
+            train=0.03 + 0.2 * rise(50),
+            heldout=0.03 + 0 * rise(50),
+            violation=2.5 * rise(30) * (1 - 0.999 * rise(3500, 0.3)),
+            dimension=np.round(50 - 40 * rise(15_000, 0.2)),
+        )
+    )
+    assert flags(found) == [0]
+    assert value(found, "t_symmetry") > 0  # what fell is told all the same
