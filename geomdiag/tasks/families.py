@@ -41,7 +41,7 @@ TASKS = Registry(
         "modmul": "geomdiag.tasks.modular:ModMul",
         "modaffine": "geomdiag.tasks.modular:ModAffine",
         "group": "geomdiag.tasks.group:GroupProduct",
-        "graph": "geomdiag.tasks.graphs:GraphTask",
+        "graph": "geomdiag.tasks.graph:GraphTask",
         "comparison": "geomdiag.tasks.comparison:Comparison",
     },
 )

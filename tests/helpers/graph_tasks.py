@@ -6,7 +6,7 @@ import networkx as nx
 
 import geomdiag as gd
 from geomdiag.tasks import Composition, Equivalence
-from geomdiag.tasks.graphs import GraphTask
+from geomdiag.tasks.graph import GraphTask
 
 KNOWN = {
     "path-64": nx.path_graph(64),

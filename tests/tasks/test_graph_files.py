@@ -12,7 +12,7 @@ from scipy import sparse
 
 import geomdiag as gd
 from geomdiag.errors import TaskError
-from geomdiag.tasks.graph_files import read_graph
+from geomdiag.tasks.graphs.files import read_graph
 
 GRAPH = nx.relabel_nodes(nx.petersen_graph(), {i: 9 - i for i in range(10)})
 RNG = np.random.default_rng(0)

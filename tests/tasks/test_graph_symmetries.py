@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import geomdiag as gd
 from geomdiag.analyzers import ANALYZERS
 from geomdiag.tasks import Composition, Equivalence
-from geomdiag.tasks.automorphisms import automorphism_generators, pair_orbits
-from geomdiag.tasks.graph_distances import geodesic_triples
+from geomdiag.tasks.graphs.automorphisms import automorphism_generators, pair_orbits
+from geomdiag.tasks.graphs.distances import geodesic_triples
 
 
 def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
@@ -111,7 +111,7 @@ def test_a_search_beyond_its_bound_gives_up() -> None:
 
 
 def test_what_was_not_found_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geomdiag.tasks.graphs.automorphism_generators", lambda classes: None)
+    monkeypatch.setattr("geomdiag.tasks.graph.automorphism_generators", lambda classes: None)
     task = graph_task(nx.cycle_graph(5))
     assert [one.name for one in task.symmetries] == ["reversal", "triangle"]
     assert "not found within" in task.left_out["automorphism"]
@@ -202,7 +202,7 @@ def test_a_sampled_triangle_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(distances: object) -> object:
         return geodesic_triples(distances, limit=100, sample=500)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("geomdiag.tasks.graphs.geodesic_triples", few)
+    monkeypatch.setattr("geomdiag.tasks.graph.geodesic_triples", few)
     task = graph_task(nx.cycle_graph(9))
     found = symmetry(task, "triangle")
     assert isinstance(found, Composition)

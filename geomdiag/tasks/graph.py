@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from geomdiag.errors import TaskError
-from geomdiag.tasks.automorphisms import MAX_VISITS, automorphism_generators, pair_orbits
 from geomdiag.tasks.contract import (
     Composition,
     Equivalence,
@@ -28,9 +27,10 @@ from geomdiag.tasks.contract import (
     Task,
 )
 from geomdiag.tasks.cyclic import cycle_distances, cyclic_basis
-from geomdiag.tasks.graph_distances import SAMPLE, TOLERANCE, Distances, geodesic_triples
-from geomdiag.tasks.graph_files import from_networkx, is_graph_file, read_graph
-from geomdiag.tasks.graph_sources import Graph, fitting_names, known_graphs, named_graph
+from geomdiag.tasks.graphs.automorphisms import MAX_VISITS, automorphism_generators, pair_orbits
+from geomdiag.tasks.graphs.distances import SAMPLE, TOLERANCE, Distances, geodesic_triples
+from geomdiag.tasks.graphs.files import from_networkx, is_graph_file, read_graph
+from geomdiag.tasks.graphs.sources import Graph, fitting_names, known_graphs, named_graph
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -45,9 +45,9 @@ _DEGENERATE = 1e-9  # of the largest eigenvalue
 class GraphTask(Task):
     """Geodesic distance between two nodes of a connected undirected graph.
 
-    Nodes are tokens 0 ... n-1. Named graphs number them as `geomdiag.tasks.graph_sources`
+    Nodes are tokens 0 ... n-1. Named graphs number them as `geomdiag.tasks.graphs.sources`
     says (products in row-major order, trees level by level), files and NetworkX graphs as
-    `geomdiag.tasks.graph_files` says: by label where all labels are whole numbers, else in the
+    `geomdiag.tasks.graphs.files` says: by label where all labels are whole numbers, else in the
     order in which they appear.
 
     Parameters
@@ -186,7 +186,7 @@ class GraphTask(Task):
         Returns
         -------
         tuple of str
-            Graphs with equal sides first; see `geomdiag.tasks.graph_sources.fitting_names`.
+            Graphs with equal sides first; see `geomdiag.tasks.graphs.sources.fitting_names`.
         """
         return tuple(f"{cls.family}:{name}" for name in fitting_names(vocabulary, classes))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from geomdiag.errors import TaskError
 from geomdiag.tasks.contract import FloatArray, IntArray
-from geomdiag.tasks.graph_sources import Graph
+from geomdiag.tasks.graphs.sources import Graph
 
 __all__ = ["MAX_CLASSES", "TOLERANCE", "Distances", "GeodesicTriples", "geodesic_triples"]
 

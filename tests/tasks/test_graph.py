@@ -19,8 +19,8 @@ from geomdiag.analyzers import ANALYZERS
 from geomdiag.errors import TaskError
 from geomdiag.metrics.distortion import compare_distances, distortions, target_metric
 from geomdiag.models import Matrix
-from geomdiag.tasks.graph_sources import MAX_NODES
-from geomdiag.tasks.graphs import GraphTask
+from geomdiag.tasks.graph import GraphTask
+from geomdiag.tasks.graphs.sources import MAX_NODES
 
 # --- named graphs ------------------------------------------------------------------------------
 

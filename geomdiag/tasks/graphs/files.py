@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from geomdiag.errors import TaskError
 from geomdiag.tasks.contract import FloatArray, IntArray
-from geomdiag.tasks.graph_sources import MAX_NODES, Graph
+from geomdiag.tasks.graphs.sources import MAX_NODES, Graph
 
 if TYPE_CHECKING:
     import networkx as nx
