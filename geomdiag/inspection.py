@@ -66,6 +66,10 @@ class RunInspection:
     task : str
         With the parameters told by the checkpoints; empty when none was asked for or it does
         not fit.
+    recorded_task : str
+        What the run itself says it was trained on; empty where it does not.
+    fitting : tuple of str
+        Task specifications that the sizes allow, most likely first; only without a task.
     architecture, convention : str
         Recognised network, and whose names its tensors have; empty when there is none.
     roles : mapping of str to str
@@ -100,6 +104,8 @@ class RunInspection:
     steps: tuple[int, int] | None
     unit: str = ""
     task: str = ""
+    recorded_task: str = ""
+    fitting: tuple[str, ...] = ()
     architecture: str = ""
     convention: str = ""
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -181,6 +187,8 @@ def inspect_runs(
 
 
 def _look(series: Series, plan: Plan | None, model: Any, notices: tuple[str, ...]) -> RunInspection:
+    from geomdiag.analysis.plan import said_task
+
     checkpoint = next((one for one in reversed(series.checkpoints) if not one.error), None)
     facts: dict[str, Any] = {
         "run": series.name,
@@ -190,6 +198,7 @@ def _look(series: Series, plan: Plan | None, model: Any, notices: tuple[str, ...
         "unreadable": sum(bool(one.error) for one in series),
         "steps": (int(series.steps[0]), int(series.steps[-1])) if len(series) else None,
         "unit": series.unit,
+        "recorded_task": said_task(series),
         "split": series.split.source if series.split is not None else "unknown",
         "recorded": tuple(series.history.values) if series.history is not None else (),
         "notices": notices,
@@ -229,6 +238,7 @@ def _parts(
     if model is not None:
         return {"architecture": "the user's own model"}
     from geomdiag.models import full_config, recognise
+    from geomdiag.models.layout import fitting_specifications
 
     merged = full_config(checkpoint, config)
     try:
@@ -240,6 +250,7 @@ def _parts(
     return {
         "architecture": match.architecture,
         "convention": match.convention,
+        "fitting": () if plan is not None else fitting_specifications(match.sizes, ""),
         "roles": dict(match.roles),
         "unused": tuple(name for name in names if name not in set(match.roles.values())),
     }

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from geomdiag.inspection import Cost, RunInspection
 
 
+#: Specifications that fit a checkpoint's sizes, shown before the others are counted.
+FITTING = 4
+
+
 def command(
     paths: Paths,
     task: Annotated[
@@ -77,7 +81,11 @@ def command(
     for notice in general:
         print_note(console, "notice", notice, indent=0, style="yellow")
     if task is None:
-        console.print("\nWith --task it also says which diagnostics can be computed, and the cost.")
+        known = {one.recorded_task for one in found}
+        said = f" {clean(known.pop())}" if len(known) == 1 and any(known) else ""
+        console.print(
+            f"\nWith --task{said} it also says which diagnostics can be computed, and the cost."
+        )
 
 
 def _print(console: Console, one: RunInspection) -> None:
@@ -97,6 +105,11 @@ def _print(console: Console, one: RunInspection) -> None:
         row(f"{one.unit or 'step'}s", str(first) if first == last else f"{first} to {last}")
     if one.unreadable:
         row("unreadable", str(one.unreadable))
+    if one.recorded_task and one.recorded_task != one.task:
+        row("trained on", one.recorded_task)
+    if one.fitting:
+        more = f" or {len(one.fitting) - FITTING} others" if len(one.fitting) > FITTING else ""
+        row("sizes fit", ", ".join(one.fitting[:FITTING]) + more)
     if one.task:
         row("task", one.task)
     share = ""

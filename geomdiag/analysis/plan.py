@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from geomdiag.checkpoints.splits import Split
     from geomdiag.tasks.contract import Task
 
-__all__ = ["as_series", "choose", "fingerprint", "node_names", "prepare"]
+__all__ = ["as_series", "choose", "fingerprint", "node_names", "prepare", "said_task"]
 
 #: Raised when rows change for a reason that no analyzer's version tells.
 SCHEMA = 1
@@ -121,8 +121,8 @@ def prepare(
     """
     notices: list[str] = []
     found, problem = _task_of(series, task, model)
-    said = _said_task(series)
-    if found is not None and isinstance(said, str) and _other(said, found):
+    said = said_task(series)
+    if found is not None and said and _other(said, found):
         notices.append(
             f"WARNING: the run's own configuration says task {said!r}, and it is analysed as "
             f"{found.name}"
@@ -190,11 +190,15 @@ def node_names(names: Iterable[str]) -> list[str]:
     return result
 
 
-def _said_task(series: Series) -> Any:
-    """Return the task that the run's configuration names, or its first readable checkpoint."""
-    if "task" in series.config:
-        return series.config["task"]
-    return next((one.metadata.get("task") for one in series if not one.error), None)
+def said_task(series: Series) -> str:
+    """Return the task that the run's configuration names, or its first readable checkpoint.
+
+    In that run's own words, whatever these are; empty where nothing is said.
+    """
+    said = series.config.get("task")
+    if said is None:
+        said = next((one.metadata.get("task") for one in series if not one.error), None)
+    return said if isinstance(said, str) else ""
 
 
 def _other(said: str, task: Task) -> bool:

@@ -97,3 +97,20 @@ def test_a_result_survives_an_analysis_in_which_everything_fails(
     after = gd.load(out)
     assert all(one.identical(after[name]) for name, one in before.children.items())
     assert geomdiag(*arguments, *options, "--model", "broken:factory", "--force").exit_code == 3
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_inspect_says_what_a_run_was_trained_on_and_what_would_fit(
+    geomdiag: Callable[..., Result], name: str
+) -> None:
+    task = recorded_task(name)
+    done = geomdiag("inspect", SERIES / name)
+    assert done.exit_code == 0
+    told = done.stdout.split("tensors")[0]
+    assert f"trained on       {task}" in told
+    assert task in told.split("sizes fit")[1]
+    assert f"With --task {task} it also says" in " ".join(done.stdout.split())
+    (run,) = json.loads(geomdiag("inspect", SERIES / name, "--json").stdout)["runs"]
+    assert run["recorded_task"] == task
+    assert task in run["fitting"]
+    assert "trained on" not in geomdiag("inspect", SERIES / name, "--task", task).stdout
