@@ -106,7 +106,7 @@ def test_inspect_says_what_a_run_was_trained_on_and_what_would_fit(
     task = recorded_task(name)
     done = geomdiag("inspect", SERIES / name)
     assert done.exit_code == 0
-    told = done.stdout.split("tensors")[0]
+    told = done.stdout.split("  tensors\n")[0]
     assert f"trained on       {task}" in told
     assert task in told.split("sizes fit")[1]
     assert f"With --task {task} it also says" in " ".join(done.stdout.split())
