@@ -179,9 +179,10 @@ def infer_task(
     family = spec.partition(":")[0].strip()
     sizes: Sizes | None = None
     if checkpoint.kind == "dump":
-        from geomdiag.models.dumps import dump_sizes
+        from geomdiag.models.dumps import dump_sizes, fitting_dump
 
-        tokens = dump_sizes({name: found.shape for name, found in specs.items()})
+        shapes = {name: found.shape for name, found in specs.items()}
+        tokens = dump_sizes(shapes)
         candidates: tuple[int, ...] = () if tokens is None else (tokens,)
         reason = "its shapes do not tell"
     else:
@@ -195,7 +196,10 @@ def infer_task(
             reason = str(error)
     size = getattr(tasks.TASKS[family], "size_parameter", "") if family in tasks.TASKS else ""
     if not candidates or not size:
-        fits = () if sizes is None else fitting_specifications(sizes, family)[:3]
+        if checkpoint.kind == "dump":
+            fits = fitting_dump(shapes, family)[:3]
+        else:
+            fits = () if sizes is None else fitting_specifications(sizes, family)[:3]
         told = f"would fit {' or '.join(fits)}." if fits else f"cannot tell it: {reason}"
         untold = str(unsaid).replace(NO_CHECKPOINT, " and the checkpoint does not tell it")
         raise TaskError(f"{untold} {checkpoint.path.name} {told}") from unsaid

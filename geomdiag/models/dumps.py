@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from geomdiag.errors import ArchitectureError
 from geomdiag.models.snapshot import Matrix
 from geomdiag.tasks.contract import Task
+from geomdiag.tasks.families import task as task_of
+from geomdiag.tasks.sizes import fitting_tasks
 
-__all__ = ["DUMP_MATRICES", "dump_sizes", "read_dump"]
+__all__ = ["DUMP_MATRICES", "dump_sizes", "fitting_dump", "read_dump"]
 
 #: Matrices a dump may hold: what the rows and columns stand for.
 DUMP_MATRICES: Mapping[str, tuple[Literal["tokens", "classes"], Literal["features", "neurons"]]] = {
@@ -49,6 +51,28 @@ def dump_sizes(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
         return math.isqrt(logits[0])  # all pairs
     table = shapes.get("embedding", ())
     return table[0] if len(table) == 2 else None
+
+
+def fitting_dump(shapes: Mapping[str, tuple[int, ...]], family: str) -> tuple[str, ...]:
+    """Return the task specifications that a dump's shapes fit, for messages.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Shape by array name.
+    family : str
+        Its own specifications go first.
+    """
+    logits, table = shapes.get("logits", ()), shapes.get("embedding", ())
+    if len(logits) != 2 or len(table) != 2:
+        return ()
+    known = fitting_tasks(table[0], logits[1], family=family)
+    return tuple(
+        spec
+        for spec in known
+        if (len((made := task_of(spec)).inputs), made.classes) == logits
+        and made.tokens <= table[0] <= made.vocabulary
+    )
 
 
 def read_dump(

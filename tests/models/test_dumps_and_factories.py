@@ -12,7 +12,7 @@ from helpers.stored import stored
 
 from geomdiag import models
 from geomdiag.checkpoints.splits import Split
-from geomdiag.errors import ArchitectureError, MissingPartError
+from geomdiag.errors import ArchitectureError, MissingPartError, TaskError
 from geomdiag.tasks import task
 
 P = 7
@@ -204,3 +204,14 @@ def test_a_dump_with_arrays_of_its_own_is_told_the_mark() -> None:
     assert "instead of weights" not in str(caught.value)
     with pytest.raises(ArchitectureError, match=r"dumps .* instead of weights"):
         models.snapshot(stored({"mine": EMBEDDING}, "state"), TASK)
+
+
+@pytest.mark.parametrize("spec", ["comparison:4x4,form=binary", "graph:lattice-3x3", "group:S4"])
+def test_a_dump_tells_which_tasks_would_fit_it(spec: str) -> None:
+    made, rng = task(spec), np.random.default_rng(0)
+    arrays = {
+        "logits": rng.normal(size=(len(made.inputs), made.classes)),
+        "embedding": rng.normal(size=(made.vocabulary, 4)),
+    }
+    with pytest.raises(TaskError, match=f"would fit .*{spec}"):
+        models.infer_task(made.family, stored(arrays, "dump"))
