@@ -133,8 +133,8 @@ def divergences(log_p: Array, log_q: Array) -> tuple[Array, Array, Array]:
     )
 
 
-def mean_pair_violation(log_p_a: Array, log_p_b: Array) -> Array:
-    """Return the mean symmetric KL between paired rows, as a scalar of the same library.
+def mean_pair_violation(log_p_a: Array, log_p_b: Array, *, axis: int | None = None) -> Array:
+    """Return the mean symmetric KL between paired rows, in the same library.
 
     The auxiliary loss of symmetry prompting (arXiv 2603.01968): differentiable under torch.
 
@@ -142,10 +142,13 @@ def mean_pair_violation(log_p_a: Array, log_p_b: Array) -> Array:
     ----------
     log_p_a, log_p_b : (..., classes) array
         Log-probabilities of inputs whose outputs must agree, already aligned.
+    axis : int, optional
+        Axis of the pairs, where others (networks) are kept apart, counted without that of the
+        classes. None: the mean over all of them.
 
     Returns
     -------
-    () float64 array
+    () or (...) float64 array
         Nats.
     """
-    return namespace(log_p_a, log_p_b).mean(symmetric_kl(log_p_a, log_p_b))
+    return namespace(log_p_a, log_p_b).mean(symmetric_kl(log_p_a, log_p_b), axis=axis)

@@ -18,7 +18,7 @@ from geomdiag.metrics._array import Array, index_like, namespace, to_float64, to
 from geomdiag.metrics._instances import Instances
 from geomdiag.metrics._sets import runs
 from geomdiag.metrics._summary import PARTS, STATISTICS, ViolationSummary
-from geomdiag.metrics.composition import composition_violation
+from geomdiag.metrics.composition import composition_violation, mean_composition_violation
 from geomdiag.metrics.divergence import (
     CLAMP,
     directed_kl,
@@ -35,6 +35,7 @@ __all__ = [
     "directed_kl",
     "equivalence_violation",
     "jensen_shannon",
+    "mean_composition_violation",
     "mean_pair_violation",
     "mean_violation",
     "symmetric_kl",
@@ -151,20 +152,20 @@ def mean_violation(
 ) -> Array:
     """Return the mean symmetric KL over all instances, differentiably.
 
-    The same number as ``equivalence_violation(...).kl["mean"]``, as a scalar of the library
-    of `log_p`: an auxiliary loss under torch. It aligns a copy of the logits.
+    The same number as ``equivalence_violation(...).kl["mean"]``, in the library of `log_p`: an
+    auxiliary loss under torch. It aligns a copy of the logits.
 
     Parameters
     ----------
-    log_p : (n, classes) array
-        Log-probabilities.
+    log_p : (..., n, classes) array
+        Log-probabilities of all inputs; what stands before (networks) is kept apart.
     orbits, pairs, alignment, relabelling
         See `equivalence_violation`.
 
     Returns
     -------
-    () float64 array
-        Nats.
+    (...) float64 array
+        Nats; a scalar for one table of log-probabilities.
 
     Raises
     ------
@@ -174,9 +175,9 @@ def mean_violation(
     xp = namespace(log_p)
     values = to_float64(log_p)
     if alignment is not None and relabelling is not None:
-        columns = to_numpy(relabelling)[to_numpy(alignment)].astype(np.int64)
-        values = xp.take_along_axis(values, index_like(columns, values), axis=1)
-    classes = values.shape[1]
+        columns = index_like(to_numpy(relabelling)[to_numpy(alignment)].astype(np.int64), values)
+        values = xp.take_along_axis(values, xp.broadcast_to(columns, values.shape), axis=-1)
+    *kept, _, classes = values.shape
     total: Array = 0.0
     instances = 0
     if orbits is not None:
@@ -188,16 +189,17 @@ def mean_violation(
         for size in np.unique(sizes) if len(order) else ():
             begin = starts[:-1][sizes == size]
             index = index_like((order[begin[:, None] + np.arange(size)]).reshape(-1), values)
-            block = xp.reshape(xp.take(values, index, axis=0), (len(begin), int(size), classes))
+            block = xp.take(values, index, axis=-2)
+            block = xp.reshape(block, (*kept, len(begin), int(size), classes))
             p = xp.exp(xp.clip(block, min=CLAMP))
-            p = p - xp.mean(p, axis=1, keepdims=True)
-            moved = block - xp.mean(block, axis=1, keepdims=True)
-            total = total + int(size) * xp.sum(p * moved)
+            p = p - xp.mean(p, axis=-2, keepdims=True)
+            moved = block - xp.mean(block, axis=-2, keepdims=True)
+            total = total + int(size) * xp.sum(p * moved, axis=(-3, -2, -1))
             instances += len(begin) * int(size) ** 2
     if pairs is not None:
         listed = to_numpy(pairs).astype(np.int64).reshape(-1, 2)
-        ends = [xp.take(values, index_like(listed[:, i], values), axis=0) for i in (0, 1)]
-        total = total + xp.sum(symmetric_kl(*ends))
+        ends = [xp.take(values, index_like(listed[:, i], values), axis=-2) for i in (0, 1)]
+        total = total + xp.sum(symmetric_kl(*ends), axis=-1)
         instances += len(listed)
     if not instances:
         raise ValueError("there is no instance: give orbits, pairs, or both")

@@ -9,7 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomdiag.metrics.composition import composition_violation, convolve
+from geomdiag.metrics.composition import (
+    composition_violation,
+    convolve,
+    mean_composition_violation,
+)
 from geomdiag.metrics.fit import log_softmax
 
 
@@ -204,6 +208,61 @@ def test_additive_log_odds_compose_and_a_sample_has_an_error() -> None:
     assert 0 < found.standard_error < found.kl["max"]
 
 
+@given(
+    classes=st.integers(2, 6),
+    table=st.booleans(),
+    scale=st.sampled_from([1e-4, 1.0, 200.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_differentiable_mean_is_the_same_number(
+    classes: int, table: bool, scale: float, seed: int
+) -> None:
+    """NumPy and torch, one network or a stack, probabilities below the clamp included."""
+    rng = np.random.default_rng(seed)
+    stack = np.stack([log_softmax(scale * rng.standard_normal((7, classes))) for _ in range(3)])
+    sums = None
+    if table:
+        sums = rng.integers(-1, classes, size=(classes, classes))
+        sums[0] = np.arange(classes)
+    said = {"whole": rng.integers(7, size=40), "parts": rng.integers(7, size=(40, 2))}
+    rules = ({"rule": "convolution", "sums": sums}, {"rule": "logit_sum", "odds": (1, 0)})
+    for rule in rules:
+        expected = [composition_violation(log_p, **said, **rule).kl["mean"] for log_p in stack]
+        for found in (
+            mean_composition_violation(stack, **said, **rule),
+            mean_composition_violation(torch.from_numpy(stack), **said, **rule).numpy(),
+            [mean_composition_violation(log_p, **said, **rule) for log_p in stack],
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-15)
+
+
+def test_the_differentiable_mean_has_the_right_gradient() -> None:
+    whole, parts, _ = path_triples(3)
+    said = {"whole": whole, "parts": parts}
+    sums = np.array([[0, 1, 2], [1, 2, -1], [2, 2, -1]])
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(2.0 * rng.standard_normal((2, 9, 3))).requires_grad_()
+
+    def everything(values: torch.Tensor) -> torch.Tensor:
+        log_p = values.log_softmax(-1)
+        return (
+            mean_composition_violation(log_p, rule="convolution", **said)
+            + mean_composition_violation(log_p, rule="convolution", sums=sums, **said)
+            + mean_composition_violation(log_p, rule="logit_sum", odds=(2, 0), **said)
+        )
+
+    assert torch.autograd.gradcheck(everything, logits)
+
+
+def test_many_instances_are_worked_on_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts, _ = path_triples(5)
+    log_p = log_softmax(np.random.default_rng(0).standard_normal((25, 5)))
+    said = {"rule": "convolution", "whole": whole, "parts": parts}
+    at_once = mean_composition_violation(log_p, **said)
+    monkeypatch.setattr("geomdiag.metrics.composition._PRODUCTS", 15 * 3)
+    assert mean_composition_violation(log_p, **said) == pytest.approx(at_once, rel=1e-13)
+
+
 def test_mistakes_are_named() -> None:
     log_p = log_softmax(np.zeros((4, 2)))
     with pytest.raises(ValueError, match="needs odds"):
@@ -217,3 +276,13 @@ def test_mistakes_are_named() -> None:
         composition_violation(log_p, train=np.ones(3), **said)
     with pytest.raises(ValueError, match=r"sums has shape \(2, 2\) and entries 0 ... 2"):
         composition_violation(log_p, sums=[[0, 1], [1, 2]], **said)
+    with pytest.raises(ValueError, match=r"sums has shape \(2, 2\) and entries 0 ... 2"):
+        mean_composition_violation(log_p, sums=[[0, 1], [1, 2]], **said)
+    with pytest.raises(ValueError, match="unknown rule"):
+        mean_composition_violation(log_p, rule="sum", whole=[0], parts=[[1, 2]])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs odds"):
+        mean_composition_violation(log_p, rule="logit_sum", whole=[0], parts=[[1, 2]])
+    with pytest.raises(ValueError, match=r"whole has shape \(2,\); expected \(1,\)"):
+        mean_composition_violation(log_p, rule="convolution", whole=[0, 1], parts=[[1, 2]])
+    with pytest.raises(ValueError, match="no instance"):
+        mean_composition_violation(log_p, rule="convolution", whole=[], parts=[])

@@ -347,6 +347,23 @@ def test_torch_gives_the_same() -> None:
         assert float(as_torch) == pytest.approx(expected.kl["mean"], rel=1e-12)
 
 
+def test_stacked_networks_are_kept_apart() -> None:
+    task = Sum(5)
+    stack = np.stack([log_softmax(task.logits(scale, 1.0)) for scale in (0.5, 2.0, 30.0)])
+    both = {"orbits": task.result, "pairs": task.swap}
+    for values in (stack, torch.from_numpy(stack)):
+        for arguments in ({"orbits": task.result}, {"pairs": task.swap}, task.translation, both):
+            found = mean_violation(values, **arguments)
+            expected = [float(mean_violation(one, **arguments)) for one in values]
+            assert found.tolist() == pytest.approx(expected, rel=1e-12)
+        ends = values[:, task.swap[:, 0]], values[:, task.swap[:, 1]]
+        apart = mean_pair_violation(*ends, axis=-1)
+        assert apart.tolist() == pytest.approx(
+            [float(mean_violation(one, pairs=task.swap)) for one in values], rel=1e-12
+        )
+        assert float(mean_pair_violation(*ends)) == pytest.approx(float(apart.mean()), rel=1e-12)
+
+
 def test_the_mean_is_differentiable() -> None:
     task = Sum(3)
     logits = torch.from_numpy(task.logits(1.0, 1.0)).requires_grad_()
