@@ -182,36 +182,42 @@ def composition_kl(
     table = None if sums is None else to_numpy(sums).astype(np.int64).tobytes()
     if sums is not None:
         _check_sums(to_numpy(sums), classes)
-    i, j, members = (index_like(each, whole) for each in _terms(classes, table))
     # Classes first: rows are taken, and their gradients added up, several times quicker.
     p, q = (
         xp.matrix_transpose(xp.reshape(xp.exp(xp.clip(each, min=CLAMP)), (-1, classes)))
         for each in (first, second)
     )
-    step = max(1, _PRODUCTS // len(i))
-    kept = xp.concat(
-        [
-            xp.matmul(
-                members,
-                xp.take(p[:, begin : begin + step], i, axis=0)
-                * xp.take(q[:, begin : begin + step], j, axis=0),
-            )
-            for begin in range(0, max(1, p.shape[1]), step)
-        ],
-        axis=1,
-    )
+    step = max(1, _PRODUCTS // classes**2)
+    portions = (slice(begin, begin + step) for begin in range(0, max(1, p.shape[1]), step))
+    if table is None:
+        kept = xp.concat([_shifted(p[:, rows], q[:, rows]) for rows in portions], axis=1)
+    else:
+        i, j, members = (index_like(each, whole) for each in _terms(classes, table))
+        kept = xp.concat(
+            [
+                xp.matmul(members, xp.take(p[:, rows], i, axis=0) * xp.take(q[:, rows], j, axis=0))
+                for rows in portions
+            ],
+            axis=1,
+        )
     composed = xp.log(kept) - xp.log(xp.sum(kept, axis=0, keepdims=True))
     return symmetric_kl(xp.reshape(xp.matrix_transpose(composed), (*shape, classes)), whole)
 
 
+def _shifted(p: Array, q: Array) -> Array:
+    """Return the convolution over the classes, cut to them, (classes, m)."""
+    xp = namespace(p)
+    classes = p.shape[0]
+    parts = [p[:1] * q]
+    for i in range(1, classes):  # views alone are kept for the gradient, and no copies
+        parts += [xp.zeros_like(q[:i]), p[i : i + 1] * q[: classes - i]]
+    return xp.sum(xp.reshape(xp.concat(parts, axis=0), (classes, classes, -1)), axis=0)
+
+
 @lru_cache(maxsize=8)
-def _terms(classes: int, table: bytes | None) -> tuple[IntArray, IntArray, FloatArray]:
+def _terms(classes: int, table: bytes) -> tuple[IntArray, IntArray, FloatArray]:
     """Return the m pairs of classes that have a sum, and which class that is, (classes, m)."""
-    if table is None:
-        plain = np.add.outer(np.arange(classes), np.arange(classes))
-        sums = np.where(plain < classes, plain, -1)
-    else:
-        sums = np.frombuffer(table, dtype=np.int64).reshape(classes, classes)
+    sums = np.frombuffer(table, dtype=np.int64).reshape(classes, classes)
     i, j = np.nonzero(sums >= 0)
     return i, j, (np.arange(classes)[:, None] == sums[i, j]).astype(np.float64)
 

@@ -259,7 +259,7 @@ def test_many_instances_are_worked_on_in_portions(monkeypatch: pytest.MonkeyPatc
     log_p = log_softmax(np.random.default_rng(0).standard_normal((25, 5)))
     said = {"rule": "convolution", "whole": whole, "parts": parts}
     at_once = mean_composition_violation(log_p, **said)
-    monkeypatch.setattr("geomdiag.metrics.composition._PRODUCTS", 15 * 3)
+    monkeypatch.setattr("geomdiag.metrics.composition._PRODUCTS", 25 * 3)
     assert mean_composition_violation(log_p, **said) == pytest.approx(at_once, rel=1e-13)
 
 
