@@ -16,7 +16,7 @@ import os
 import platform
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ __all__ = [
     "write_safetensors",
 ]
 
-#: Columns of a run's history.
+#: Columns of every run's history.
 CURVES = ("train_loss", "heldout_loss", "train_accuracy", "heldout_accuracy")
 
 
@@ -130,6 +130,10 @@ def _numbers(values: NDArray[np.float64]) -> list[float | None]:
     return [float(f"{x:.9g}") if math.isfinite(x) else None for x in values.tolist()]
 
 
+def _noise(rows: NDArray[np.int64], answers: NDArray[np.int64]) -> dict[str, list[int]]:
+    return {"rows": rows.tolist(), "answers": answers.tolist()}
+
+
 def write_run(
     folder: Path,
     recipe: Recipe,
@@ -139,7 +143,9 @@ def write_run(
     config: Mapping[str, Any],
     train_rows: NDArray[np.int64],
     steps: NDArray[np.int64],
+    columns: Sequence[str],
     curves: NDArray[np.float64],
+    noise: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
     device: str,
     finished: bool,
 ) -> None:
@@ -161,8 +167,12 @@ def write_run(
         Rows of the task's inputs that are trained on, increasing.
     steps : (t,) int array
         Evaluated steps.
-    curves : (t, 4) float array
-        Columns as in `CURVES`.
+    columns : sequence of str
+        `CURVES`, and ``auxiliary`` where there is an auxiliary loss.
+    curves : (t, columns) float array
+        Values.
+    noise : pair of (k,) int array, or None
+        Rows that are trained on a wrong answer, and these answers.
     device : str
         Where it ran.
     finished : bool
@@ -180,9 +190,10 @@ def write_run(
         "device": device,
         "versions": versions(),
         "split": {"train": train_rows.tolist()},
+        **({"label_noise": _noise(*noise)} if noise is not None else {}),
         "history": {
             "step": steps.tolist(),
-            **{name: _numbers(curves[:, i]) for i, name in enumerate(CURVES)},
+            **{name: _numbers(curves[:, i]) for i, name in enumerate(columns)},
         },
     }
     # one line a key: short to look at, and a changed key is a changed line

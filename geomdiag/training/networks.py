@@ -44,12 +44,23 @@ class StackedNetwork(ABC):
     config: dict[str, Any]
     #: Standard deviation of the initial values of each parameter; 0 for biases.
     scales: dict[str, float]
+    #: Token tables: one for all operands, or one for each.
+    embeddings: tuple[str, ...]
+    #: The parameter whose product with the last activations is the logits.
+    readout: str
+    #: Matrices between embeddings and read-out: which axes of one seed's parameter run over
+    #: the matrix's outputs, and which over its inputs.
+    matrices: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    def __init__(self, model: TransformerModel | MLPModel) -> None:
+        self.output_scale = model.output_scale
 
     def initial(self, seed: int) -> dict[str, NDArray[np.float64]]:
         """Return the initial parameters of one seed.
 
-        Independent Gaussians of mean 0 and standard deviation ``init_scale / sqrt(fan_in)``;
-        zeros for biases. Drawn by NumPy, so that they do not depend on the device.
+        Independent Gaussians of mean 0 and standard deviation ``init_scale / sqrt(fan_in)``,
+        times ``embedding_init_scale`` in the token tables; zeros for biases. Drawn by NumPy,
+        so that they do not depend on the device.
 
         Parameters
         ----------
@@ -67,6 +78,20 @@ class StackedNetwork(ABC):
             for name, shape in self.shapes.items()
         }
 
+    def stored(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the parameters as checkpoints hold them.
+
+        The output scale is multiplied into the read-out, so that whoever runs the checkpoint
+        finds the logits that were trained without knowing of the scale.
+        """
+        result = dict(parameters)
+        if self.output_scale != 1:
+            result[self.readout] = result[self.readout] * self.output_scale
+        return result
+
+    def _scaled(self, logits: Tensor) -> Tensor:
+        return logits if self.output_scale == 1 else logits * self.output_scale
+
     @abstractmethod
     def logits(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """Return the logits of the answer position.
@@ -81,6 +106,7 @@ class StackedNetwork(ABC):
         Returns
         -------
         (seeds, n, classes) tensor
+            Multiplied by the output scale.
         """
 
 
@@ -107,6 +133,7 @@ class StackedTransformer(StackedNetwork):
     """
 
     def __init__(self, task: Task, model: TransformerModel) -> None:
+        super().__init__(model)
         self.model = model
         self.symbols = task.vocabulary
         self.arity = task.inputs.shape[1]
@@ -137,6 +164,16 @@ class StackedTransformer(StackedNetwork):
         self.scales = {
             name: model.init_scale / math.sqrt(fan_in) if fan_in else 0.0
             for name, (_, fan_in) in weights.items()
+        }
+        self.embeddings = ("embed.W_E",)
+        self.scales["embed.W_E"] *= model.embedding_init_scale
+        self.readout = "unembed.W_U"
+        # the heads of a matrix stand side by side in it
+        self.matrices = {
+            **{attention + name: ((0, 2), (1,)) for name in ("W_Q", "W_K", "W_V")},
+            attention + "W_O": ((2,), (0, 1)),
+            mlp + "W_in": ((1,), (0,)),
+            mlp + "W_out": ((1,), (0,)),
         }
         self.config = {
             "architecture": "transformer",
@@ -211,7 +248,7 @@ class StackedTransformer(StackedNetwork):
             residual = residual + parameters["blocks.0.mlp.b_out"][:, None]
         hidden = self._activation(hidden)
         residual = residual + torch.bmm(hidden, parameters["blocks.0.mlp.W_out"])
-        return torch.bmm(residual, parameters["unembed.W_U"])
+        return self._scaled(torch.bmm(residual, parameters["unembed.W_U"]))
 
 
 class StackedMLP(StackedNetwork):
@@ -229,6 +266,7 @@ class StackedMLP(StackedNetwork):
     """
 
     def __init__(self, task: Task, model: MLPModel) -> None:
+        super().__init__(model)
         self.model = model
         self._activation = _ACTIVATIONS[model.activation]
         symbols, e, m = task.vocabulary, model.d_embed, model.d_hidden
@@ -240,16 +278,22 @@ class StackedMLP(StackedNetwork):
                 "W": ((2 * e, m), 2 * e),
                 "W_U": ((m, task.classes), m),
             }
+            self.embeddings, self.readout = ("W_x", "W_y"), "W_U"
+            self.matrices = {"W": ((1,), (0,))}
         else:
             weights = {
                 "embed.weight": ((symbols, e), e),
                 "l1.weight": ((m, e), e),
                 "unembed.weight": ((task.classes, m), m),
             }
+            self.embeddings, self.readout = ("embed.weight",), "unembed.weight"
+            self.matrices = {"l1.weight": ((0,), (1,))}
         self.shapes = {name: shape for name, (shape, _) in weights.items()}
         self.scales = {
             name: model.init_scale / math.sqrt(fan_in) for name, (_, fan_in) in weights.items()
         }
+        for name in self.embeddings:
+            self.scales[name] *= model.embedding_init_scale
         self.config = {
             "architecture": "embedding_mlp",
             "combine": model.combine,
@@ -273,7 +317,7 @@ class StackedMLP(StackedNetwork):
             table = torch.bmm(parameters["embed.weight"], parameters["l1.weight"].mT)
             before = _look_up(table, left) + _look_up(table, right)
             head = parameters["unembed.weight"].mT
-        return torch.bmm(self._activation(before), head)
+        return self._scaled(torch.bmm(self._activation(before), head))
 
 
 def build_network(task: Task, model: TransformerModel | MLPModel) -> StackedNetwork:

@@ -16,6 +16,9 @@ from geomdiag.tasks import task as make_task
 from geomdiag.tasks.contract import Task
 
 __all__ = [
+    "CONSISTENCY",
+    "PRIORS",
+    "AuxiliaryLoss",
     "Checkpoints",
     "MLPModel",
     "Recipe",
@@ -26,6 +29,14 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+#: Kinds of auxiliary loss that look at the network, not at a symmetry of the task.
+PRIORS = ("nuclear", "entropy", "lipschitz")
+#: Kind that stands for these symmetries together.
+CONSISTENCY = ("commutativity", "associativity")
+#: Marks keys that stand in ``run.json`` only when they are set: runs from before they
+#: existed are then still runs of the same recipe.
+_ONLY_WHEN_SET = {"only_when_set": True}
 
 
 def _wrong(key: str, found: object, expected: str) -> RecipeError:
@@ -52,6 +63,12 @@ def _number(key: str, value: object, low: float, high: float = math.inf, *, edge
         if high != math.inf:
             limits += f" and < {high:g}"
         raise _wrong(key, value, f"a number {limits}")
+
+
+def _share(key: str, value: object) -> None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+    if not fits:
+        raise _wrong(key, value, "a number from 0 to 1")
 
 
 def _choice(key: str, value: object, allowed: tuple[object, ...]) -> None:
@@ -87,6 +104,10 @@ class TransformerModel:
         Number of blocks; only 1 can be trained.
     init_scale : float
         Factor on every initial weight (standard deviation ``init_scale / sqrt(fan_in)``).
+    embedding_init_scale : float
+        Further factor on the initial token embedding.
+    output_scale : float
+        Factor on the logits. Checkpoints hold the read-out matrix multiplied by it.
     """
 
     kind: Literal["transformer"] = "transformer"
@@ -99,6 +120,8 @@ class TransformerModel:
     biases: bool = True
     layers: int = 1
     init_scale: float = 1.0
+    embedding_init_scale: float = field(default=1.0, metadata=_ONLY_WHEN_SET)
+    output_scale: float = field(default=1.0, metadata=_ONLY_WHEN_SET)
 
     def __post_init__(self) -> None:
         _whole("[model] d_model", self.d_model, 1)
@@ -112,7 +135,8 @@ class TransformerModel:
         for key in ("positional", "equals_token", "biases"):
             _flag(f"[model] {key}", getattr(self, key))
         _choice("[model] layers", self.layers, (1,))
-        _number("[model] init_scale", self.init_scale, 0, edge=False)
+        for key in ("init_scale", "embedding_init_scale", "output_scale"):
+            _number(f"[model] {key}", getattr(self, key), 0, edge=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +154,10 @@ class MLPModel:
         Of the hidden layer.
     init_scale : float
         Factor on every initial weight (standard deviation ``init_scale / sqrt(fan_in)``).
+    embedding_init_scale : float
+        Further factor on the initial token embedding.
+    output_scale : float
+        Factor on the logits. Checkpoints hold the read-out matrix multiplied by it.
     """
 
     kind: Literal["mlp"] = "mlp"
@@ -138,25 +166,29 @@ class MLPModel:
     d_hidden: int = 128
     activation: str = "relu"
     init_scale: float = 1.0
+    embedding_init_scale: float = field(default=1.0, metadata=_ONLY_WHEN_SET)
+    output_scale: float = field(default=1.0, metadata=_ONLY_WHEN_SET)
 
     def __post_init__(self) -> None:
         _choice("[model] combine", self.combine, ("concatenate", "sum"))
         _whole("[model] d_embed", self.d_embed, 1)
         _whole("[model] d_hidden", self.d_hidden, 1)
         _choice("[model] activation", self.activation, ("relu", "quadratic"))
-        _number("[model] init_scale", self.init_scale, 0, edge=False)
+        for key in ("init_scale", "embedding_init_scale", "output_scale"):
+            _number(f"[model] {key}", getattr(self, key), 0, edge=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Full-batch AdamW on the cross-entropy of the train inputs.
+    """Full-batch descent on the cross-entropy of the train inputs.
 
     Attributes
     ----------
     steps : int
         Optimiser steps.
     lr, betas, weight_decay : float, pair of float, float
-        Of AdamW (decoupled decay, applied to every parameter).
+        Of AdamW (decoupled decay, applied to every parameter). SGD and Muon have the same
+        ``lr`` and ``weight_decay``; SGD's decay is a part of the gradient.
     warmup : int
         The learning rate of step ``t`` (counted from 1) is ``lr · min(1, t / warmup)``.
     train_fraction : float
@@ -166,6 +198,17 @@ class Training:
         the seeds 0 ... n-1.
     split_seed : int or "seed"
         Seed of the draw of the train inputs; ``"seed"``: each network's own seed.
+    optimiser : {"adamw", "sgd", "muon"}
+        See `geomdiag.training.optimiser`.
+    momentum : float
+        Of SGD and Muon.
+    grokfast : float
+        Factor on the running mean of the gradients that is added to each gradient; 0: off.
+    grokfast_decay : float
+        Share of that mean that a step keeps.
+    label_noise : float
+        Share of the train answers, rounded to whole answers, that are replaced by another
+        class. Drawn from the seed of the split.
     """
 
     steps: int
@@ -176,6 +219,11 @@ class Training:
     train_fraction: float = 0.3
     seeds: tuple[int, ...] = (0,)
     split_seed: int | Literal["seed"] = 0
+    optimiser: str = field(default="adamw", metadata=_ONLY_WHEN_SET)
+    momentum: float = field(default=0.9, metadata=_ONLY_WHEN_SET)
+    grokfast: float = field(default=0.0, metadata=_ONLY_WHEN_SET)
+    grokfast_decay: float = field(default=0.98, metadata=_ONLY_WHEN_SET)
+    label_noise: float = field(default=0.0, metadata=_ONLY_WHEN_SET)
 
     def __post_init__(self) -> None:
         _whole("[training] steps", self.steps, 1, 999_999_999)
@@ -203,6 +251,42 @@ class Training:
             if isinstance(self.split_seed, str):
                 raise _wrong("[training] split_seed", self.split_seed, "a whole number or 'seed'")
             _whole("[training] split_seed", self.split_seed, 0)
+        _choice("[training] optimiser", self.optimiser, ("adamw", "sgd", "muon"))
+        _number("[training] momentum", self.momentum, 0, 1, edge=True)
+        _number("[training] grokfast", self.grokfast, 0, edge=True)
+        _number("[training] grokfast_decay", self.grokfast_decay, 0, 1, edge=True)
+        _share("[training] label_noise", self.label_noise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuxiliaryLoss:
+    """A loss beside the cross-entropy; see `geomdiag.training.auxiliary`.
+
+    Attributes
+    ----------
+    kind : str
+        A geometry prior (`PRIORS`), a symmetry of the task by its name, or
+        ``"consistency"``: commutativity and associativity.
+    weight : float
+        Factor on it.
+    tuples : int
+        Instances of a symmetry, or inputs of ``lipschitz``, that are drawn each step; 0: all.
+    perturbation : float
+        Of ``lipschitz``: standard deviation of the perturbations, in units of the root mean
+        square of the embedding's entries.
+    """
+
+    kind: str
+    weight: float = 1.0
+    tuples: int = 0
+    perturbation: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kind, str):
+            raise _wrong("[auxiliary] kind", self.kind, "text such as 'nuclear'")
+        _number("[auxiliary] weight", self.weight, 0, edge=False)
+        _whole("[auxiliary] tuples", self.tuples, 0)
+        _number("[auxiliary] perturbation", self.perturbation, 0, edge=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +340,8 @@ class Recipe:
         Optimiser and data.
     checkpoints : Checkpoints
         Which steps are saved.
+    auxiliary : AuxiliaryLoss or None
+        A loss beside the cross-entropy.
     device : {"auto", "cpu", "cuda"}
         ``auto``: a GPU when there is one.
     dtype : {"float32", "float64"}
@@ -270,6 +356,7 @@ class Recipe:
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     device: str = "auto"
     dtype: str = "float32"
+    auxiliary: AuxiliaryLoss | None = field(default=None, metadata=_ONLY_WHEN_SET)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.+-]*", self.name, re.ASCII):
@@ -304,16 +391,48 @@ class Recipe:
                 self.training.train_fraction,
                 f"a share that gives at least one of the {total} inputs of {task.name}",
             )
+        noise, trained = self.training.label_noise, int(self.training.train_fraction * total)
+        if noise and not round(noise * trained):
+            raise _wrong(
+                "[training] label_noise",
+                noise,
+                f"0, or a share that gives at least one of the {trained} train inputs",
+            )
         if self.model.kind == "mlp" and arity != 2:
             raise _wrong("[model] kind", "mlp", f"'transformer': {task.name} has {arity} operands")
+        if self.auxiliary is not None:
+            symmetries = tuple(symmetry.name for symmetry in task.symmetries)
+            kinds = (*PRIORS, *symmetries)
+            if set(CONSISTENCY) <= set(symmetries):
+                kinds += ("consistency",)
+            if self.auxiliary.kind not in kinds:
+                raise _wrong(
+                    "[auxiliary] kind",
+                    self.auxiliary.kind,
+                    f"what {task.name} has, one of " + ", ".join(repr(kind) for kind in kinds),
+                )
         return task
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain nested values, ready for JSON."""
-        plain = dataclasses.asdict(self)
+        """Return the recipe as plain nested values, ready for JSON.
+
+        Keys of interventions that are not used are left out.
+        """
+        plain = _plain(self)
         plain["training"]["betas"] = list(self.training.betas)
         plain["training"]["seeds"] = list(self.training.seeds)
         return plain
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    """Return a dataclass as nested plain values, without the keys that were not set."""
+    result: dict[str, Any] = {}
+    for entry in dataclasses.fields(section):
+        value = getattr(section, entry.name)
+        if "only_when_set" in entry.metadata and value == entry.default:
+            continue
+        result[entry.name] = _plain(value) if dataclasses.is_dataclass(value) else value
+    return result
 
 
 def _section(cls: type[_T], key: str, values: object) -> _T:
@@ -351,7 +470,7 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
     ----------
     values : dict
         Keys ``name``, ``task``, ``device``, ``dtype`` and the tables ``model``, ``training``,
-        ``checkpoints``.
+        ``checkpoints``, ``auxiliary``.
 
     Returns
     -------
@@ -369,6 +488,8 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
     values["training"] = _section(Training, "[training]", values["training"])
     if "checkpoints" in values:
         values["checkpoints"] = _section(Checkpoints, "[checkpoints]", values["checkpoints"])
+    if "auxiliary" in values:
+        values["auxiliary"] = _section(AuxiliaryLoss, "[auxiliary]", values["auxiliary"])
     if "model" in values:
         model = values["model"]
         kind = model.get("kind", "transformer") if isinstance(model, dict) else "transformer"

@@ -1,4 +1,4 @@
-"""The reference trainer: full-batch AdamW on the plain loss, all seeds in one program."""
+"""The reference trainer: full-batch descent on the loss, all seeds in one program."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from geomdiag.errors import RecipeError
 from geomdiag.metrics.fit import correct, cross_entropy
 from geomdiag.tasks.contract import Task
 from geomdiag.training import files
+from geomdiag.training.auxiliary import build_auxiliary
 from geomdiag.training.networks import StackedNetwork, build_network
-from geomdiag.training.optimiser import AdamW
+from geomdiag.training.optimiser import build_optimiser, flat_order
 from geomdiag.training.recipe import Recipe, load_recipe
 from geomdiag.training.schedule import Keeper, evaluation_steps, log_spaced
 
-__all__ = ["Progress", "train", "train_rows"]
+__all__ = ["Progress", "noisy_answers", "train", "train_rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +78,49 @@ def train_rows(task: Task, fraction: float, seed: int) -> NDArray[np.int64]:
     return np.sort(drawn).astype(np.int64)
 
 
+def noisy_answers(
+    task: Task, rows: NDArray[np.int64], share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw wrong answers for a share of the train inputs.
+
+    Parameters
+    ----------
+    task : Task
+        Whose inputs.
+    rows : (m,) int array
+        Train inputs.
+    share : float
+        Of them, rounded to whole inputs.
+    seed : int
+        Seed of the split; this draw is independent of that of the split.
+
+    Returns
+    -------
+    (k,) int array
+        Rows of ``task.inputs``, increasing.
+    (k,) int array
+        The answer each is trained on: uniform over all classes but the right one.
+    """
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+    chosen = np.sort(generator.permutation(rows)[: round(share * len(rows))])
+    # 1 to classes - 1 further on, round the clock, is never the right one
+    moved = generator.integers(1, task.classes, size=len(chosen))
+    return chosen, (task.answers[chosen] + moved) % task.classes
+
+
 class _Part:
     """The same number of inputs for every seed, with their answers, on the device."""
 
-    def __init__(self, task: Task, rows: NDArray[np.int64], device: torch.device) -> None:
+    def __init__(
+        self,
+        task: Task,
+        rows: NDArray[np.int64],
+        answers: NDArray[np.int64],
+        device: torch.device,
+    ) -> None:
         inputs = np.moveaxis(task.inputs[rows], -1, 0)  # [arity, seeds, n]
         self.inputs = torch.from_numpy(np.ascontiguousarray(inputs)).to(device)
-        self.answers = torch.from_numpy(task.answers[rows]).to(device)
+        self.answers = torch.from_numpy(answers).to(device)
 
     def losses(self, logits: Tensor) -> Tensor:
         """Return the mean loss of each seed, float64 (float32 rounds small losses away)."""
@@ -109,35 +146,37 @@ class _Training:
         self.folders = [files.run_folder(out, recipe, seed) for seed in self.seeds]
         self.state_path = files.state_path(out, recipe)
 
+        split_seeds = [
+            seed if settings.split_seed == "seed" else settings.split_seed for seed in self.seeds
+        ]
         self.rows = np.stack(
-            [
-                train_rows(
-                    task,
-                    settings.train_fraction,
-                    seed if settings.split_seed == "seed" else settings.split_seed,
-                )
-                for seed in self.seeds
-            ]
+            [train_rows(task, settings.train_fraction, seed) for seed in split_seeds]
         )
+        answers = np.tile(task.answers, (len(self.seeds), 1))  # that are trained on
+        #: Rows with a wrong answer and these answers, each seed's.
+        self.noise: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        if settings.label_noise:
+            for own, rows, seed in zip(answers, self.rows, split_seeds, strict=True):
+                self.noise.append(noisy_answers(task, rows, settings.label_noise, seed))
+                wrong, own_answers = self.noise[-1]
+                own[wrong] = own_answers
         everything = np.arange(len(task.inputs))
         heldout = np.stack([np.setdiff1d(everything, rows) for rows in self.rows])
-        self.train_part = _Part(task, self.rows, device)
-        self.heldout_part = _Part(task, heldout, device)
+        trained = np.take_along_axis(answers, self.rows, axis=1)
+        self.train_part = _Part(task, self.rows, trained, device)
+        self.heldout_part = _Part(task, heldout, task.answers[heldout], device)
 
         dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
         # Parameters and gradients are windows into one flat tensor each, so that the optimiser
         # is a few operations; all seeds of a parameter lie together.
         initial = [self.network.initial(seed) for seed in self.seeds]
-        stacked = {name: np.stack([arrays[name] for arrays in initial]) for name in initial[0]}
+        order = flat_order(self.network, settings)
+        stacked = {name: np.stack([arrays[name] for arrays in initial]) for name in order}
         flat = np.concatenate([array.ravel() for array in stacked.values()])
         self.flat = torch.from_numpy(flat).to(device=device, dtype=dtype)
-        self.optimiser = AdamW(
-            self.flat,
-            lr=settings.lr,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            warmup=settings.warmup,
-        )
+        self.optimiser = build_optimiser(self.network, settings, self.flat, len(self.seeds))
+        self.auxiliary = build_auxiliary(recipe, task, self.network, device)
+        self.columns = files.CURVES + (() if self.auxiliary is None else ("auxiliary",))
         self.parameters: dict[str, Tensor] = {}
         start = 0
         for name, array in stacked.items():
@@ -152,7 +191,7 @@ class _Training:
         self.evaluated = frozenset(evaluation_steps(settings.steps, rules.evaluate_every, fixed))
         self.keepers = [Keeper(rules, frozenset(fixed)) for _ in self.seeds]
         self.steps: list[int] = []
-        self.curves: list[NDArray[np.float64]] = []  # (seeds, 4) each
+        self.curves: list[NDArray[np.float64]] = []  # (seeds, columns) each
 
     # -- numbers -------------------------------------------------------------------------
 
@@ -163,8 +202,13 @@ class _Training:
         for step in range(start, last + 1):
             logits = self.network.logits(self.parameters, self.train_part.inputs)
             losses = self.train_part.losses(logits)
+            total, plain = losses, [losses.detach()]
+            if self.auxiliary is not None:
+                auxiliary = self.auxiliary.losses(self.parameters, step)
+                total = losses + self.auxiliary.weight * auxiliary
+                plain.append(auxiliary.detach())
             if step in self.evaluated and not (self.steps and self.steps[-1] >= step):
-                self._evaluate(step, logits.detach(), losses.detach())
+                self._evaluate(step, logits.detach(), *plain)
                 if step < last and time.monotonic() - written >= state_every:
                     self.write_state(step)
                     written = time.monotonic()
@@ -172,17 +216,18 @@ class _Training:
                     progress(self.report())
             if step < last:
                 self.optimiser.gradient.zero_()
-                torch.autograd.backward(losses.sum())
+                torch.autograd.backward(total.sum())
                 self.optimiser.update()
 
     @torch.no_grad()
-    def _evaluate(self, step: int, logits: Tensor, losses: Tensor) -> None:
+    def _evaluate(self, step: int, logits: Tensor, losses: Tensor, *more: Tensor) -> None:
         heldout = self.network.logits(self.parameters, self.heldout_part.inputs)
         columns = [
             losses,
             self.heldout_part.losses(heldout),
             self.train_part.accuracies(logits),
             self.heldout_part.accuracies(heldout),
+            *more,
         ]
         curves = torch.stack(columns, dim=-1).cpu().numpy()
         self.steps.append(step)
@@ -193,19 +238,19 @@ class _Training:
                 if weights is None:
                     weights = {
                         name: parameter.detach().float().cpu().numpy()
-                        for name, parameter in self.parameters.items()
+                        for name, parameter in self.network.stored(self.parameters).items()
                     }
                 self._write_checkpoint(i, step, {name: w[i] for name, w in weights.items()})
 
     def report(self, message: str = "") -> Progress:
-        curves = self.curves[-1].T.tolist() if self.curves else [[], [], [], []]
+        columns = self.curves[-1].T.tolist() if self.curves else [[] for _ in files.CURVES]
         return Progress(
             step=self.steps[-1] if self.steps else 0,
             steps=self.recipe.training.steps,
             seeds=self.seeds,
             checkpoints=sum(len(keeper.kept) for keeper in self.keepers),
             message=message,
-            **{name: tuple(column) for name, column in zip(files.CURVES, curves, strict=True)},
+            **{name: tuple(column) for name, column in zip(files.CURVES, columns, strict=False)},
         )
 
     # -- files ---------------------------------------------------------------------------
@@ -219,13 +264,13 @@ class _Training:
             "config": json.dumps(self.network.config),
             **{
                 name: f"{value:.9g}"
-                for name, value in zip(files.CURVES, self.curves[-1][i], strict=True)
+                for name, value in zip(self.columns, self.curves[-1][i], strict=True)
             },
         }
         files.write_safetensors(files.checkpoint_path(self.folders[i], step), weights, metadata)
 
     def write_runs(self, *, finished: bool) -> None:
-        curves = np.array(self.curves).reshape(len(self.steps), len(self.seeds), len(files.CURVES))
+        curves = np.array(self.curves).reshape(len(self.steps), len(self.seeds), len(self.columns))
         cuda = self.device.type == "cuda"
         for i, (folder, seed) in enumerate(zip(self.folders, self.seeds, strict=True)):
             files.write_run(
@@ -236,7 +281,9 @@ class _Training:
                 config=self.network.config,
                 train_rows=self.rows[i],
                 steps=np.array(self.steps, dtype=np.int64),
+                columns=self.columns,
                 curves=curves[:, i],
+                noise=self.noise[i] if self.noise else None,
                 device=torch.cuda.get_device_name(self.device) if cuda else "cpu",
                 finished=finished,
             )
@@ -245,8 +292,7 @@ class _Training:
         """Save all that is needed to go on from `step`, then tidy up what it no longer lists."""
         arrays = {
             "parameters": self.flat.detach().cpu().numpy(),
-            "mean": self.optimiser.mean.cpu().numpy(),
-            "square": self.optimiser.square.cpu().numpy(),
+            **{name: value.cpu().numpy() for name, value in self.optimiser.state.items()},
             "steps": np.array(self.steps, dtype=np.int64),
             "curves": np.array(self.curves),
         }
@@ -266,11 +312,7 @@ class _Training:
             return False
         arrays, notes = state
         with torch.no_grad():
-            for target, name in (
-                (self.flat, "parameters"),
-                (self.optimiser.mean, "mean"),
-                (self.optimiser.square, "square"),
-            ):
+            for name, target in {"parameters": self.flat, **self.optimiser.state}.items():
                 if arrays[name].shape != tuple(target.shape):
                     raise RecipeError(
                         f"{self.state_path} holds {name} of shape {arrays[name].shape}, expected "
@@ -319,9 +361,9 @@ def train(
     """Train every seed of a recipe and record its checkpoints.
 
     The loss is the mean cross-entropy of the train inputs over the answer classes, taken in
-    float64; every step uses all of them. On one CPU the same recipe gives the same bytes,
-    interrupted or not. A training that was interrupted goes on; one that finished is left
-    as it is.
+    float64, and what the recipe's ``[auxiliary]`` adds; every step uses all of them. On one
+    CPU the same recipe gives the same bytes, interrupted or not. A training that was
+    interrupted goes on; one that finished is left as it is.
 
     Parameters
     ----------

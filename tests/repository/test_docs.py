@@ -162,6 +162,7 @@ def test_training_recipe_trains(tmp_path: Path) -> None:
         ('### `[model]` with `kind = "mlp"`', recipes.MLPModel),
         ("### `[training]`", recipes.Training),
         ("### `[checkpoints]`", recipes.Checkpoints),
+        ("### `[auxiliary]`", recipes.AuxiliaryLoss),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -171,7 +172,9 @@ def test_every_recipe_key_is_explained(heading: str, cls: Any) -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE))
     wanted = {}
     for field in dataclasses.fields(cls):
-        if field.default is not dataclasses.MISSING:
+        if field.default is None:
+            wanted[field.name] = "none"
+        elif field.default is not dataclasses.MISSING:
             wanted[field.name] = f"`{json.dumps(field.default)}`"
         elif field.default_factory is dataclasses.MISSING:
             wanted[field.name] = "required"
