@@ -73,6 +73,24 @@ def test_plain_values_make_the_same_recipe() -> None:
         ("training", "seeds", [1, 1], "all differ"),
         ("training", "seeds", [-1], ">= 0"),
         ("training", "split_seed", "other", "or 'seed'"),
+        ("training", "optimiser", "adam", "'adamw', 'sgd', 'muon'"),
+        ("training", "momentum", 1.0, ">= 0 and < 1"),
+        ("training", "grokfast", -1, "a number >= 0"),
+        ("training", "grokfast", True, "found True"),
+        ("training", "grokfast_decay", 1, ">= 0 and < 1"),
+        ("training", "label_noise", 1.1, "from 0 to 1"),
+        ("training", "label_noise", float("nan"), "from 0 to 1"),
+        ("training", "label_noise", 0.01, "at least one of the 7 train inputs"),
+        ("model", "output_scale", 0, "a number > 0"),
+        ("model", "embedding_init_scale", float("inf"), "a number > 0"),
+        (None, "auxiliary", "nuclear", "expected a table"),
+        (None, "auxiliary", {}, "[auxiliary] kind: missing"),
+        (None, "auxiliary", {"kind": 3}, "expected text"),
+        (None, "auxiliary", {"kind": "nuclear", "wight": 1}, "did you mean 'weight'?"),
+        (None, "auxiliary", {"kind": "nuclear", "weight": 0}, "a number > 0"),
+        (None, "auxiliary", {"kind": "commutativity", "tuples": -1}, "a whole number >= 0"),
+        (None, "auxiliary", {"kind": "lipschitz", "perturbation": 0}, "a number > 0"),
+        (None, "auxiliary", {"kind": "triangle"}, "one of 'nuclear', 'entropy', 'lipschitz', "),
         ("checkpoints", "count", 1, ">= 2"),
         ("checkpoints", "count", 102, "at most [training] steps + 1 = 101"),
         ("checkpoints", "evaluate_every", 0, ">= 1"),
@@ -91,6 +109,43 @@ def test_errors_name_key_found_and_allowed(
     message = str(caught.value)
     assert says in message
     assert key in message or (section or "") in message
+
+
+def test_a_symmetry_that_the_task_has_not_lists_those_it_has() -> None:
+    for task, kind, has, lacks in (
+        ("modadd:p=5", "triangle", ["commutativity", "associativity", "consistency"], []),
+        ("graph:path-6", "consistency", ["triangle", "reversal"], ["consistency"]),
+        ("comparison:3x2", "commutativity", ["transitivity"], ["consistency", "commutativity"]),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            parse_recipe({**GOOD, "task": task, "auxiliary": {"kind": kind}})
+        allowed = str(caught.value).partition("one of ")[2]
+        assert f"[auxiliary] kind: found {kind!r}" in str(caught.value)
+        assert task.partition(":")[0] in str(caught.value)
+        for name in ["nuclear", "entropy", "lipschitz", *has]:
+            assert repr(name) in allowed
+        for name in lacks:
+            assert repr(name) not in allowed
+
+
+def test_a_set_intervention_survives_plain_values() -> None:
+    recipe = parse_recipe(
+        {
+            **GOOD,
+            "training": {"steps": 100, "optimiser": "muon", "grokfast": 2, "label_noise": 0.5},
+            "model": {"output_scale": 2.0},
+            "auxiliary": {"kind": "consistency", "tuples": 8},
+        }
+    )
+    plain = json.loads(json.dumps(recipe.to_dict()))
+    assert parse_recipe(plain) == recipe
+    assert plain["auxiliary"] == {
+        "kind": "consistency",
+        "weight": 1.0,
+        "tuples": 8,
+        "perturbation": 0.1,
+    }
+    assert "momentum" not in plain["training"]
 
 
 def test_three_operands_need_a_transformer() -> None:
