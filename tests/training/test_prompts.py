@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from naive_networks import small
+from safetensors.numpy import load_file
 from torch import Tensor
 
 import geomdiag as gd
@@ -15,7 +18,7 @@ from geomdiag.errors import RecipeError
 from geomdiag.metrics.composition import composition_violation
 from geomdiag.metrics.divergence import symmetric_kl
 from geomdiag.tasks.contract import Composition, Equivalence, Task
-from geomdiag.training import prompts
+from geomdiag.training import Progress, prompts, train
 from geomdiag.training.networks import StackedNetwork, build_network
 from geomdiag.training.prompts import SymmetryPrompt
 
@@ -290,3 +293,84 @@ def test_more_instances_than_memory_must_be_drawn(monkeypatch: pytest.MonkeyPatc
             SymmetryPrompt(task, ["triangle"], 0, SEEDS, CPU)
         SymmetryPrompt(task, ["triangle"], 5, SEEDS, CPU)
         SymmetryPrompt(task, ["reversal"], 0, SEEDS, CPU)
+
+
+#: Through the trainer: recipe task, prompt, and how many instances a step.
+TRAININGS = [
+    ("modadd:p=5", "consistency", 6),
+    ("modadd:p=5", "consistency", 200),
+    ("modadd:p=5", "translation", 0),
+    ("graph:path-5", "triangle", 9),
+    ("comparison:3x2", "transitivity", 9),
+    ("comparison:3x2", "antisymmetry", 0),
+    ("group:S3", "associativity", 9),
+]
+
+
+def trained(
+    out: Path, spec: str, kind: str, tuples: int, seeds: Sequence[int], **settings: Any
+) -> list[Path]:
+    recipe = small(
+        task=spec,
+        training={"steps": 40, "seeds": list(seeds), "split_seed": "seed"},
+        auxiliary={"kind": kind, "tuples": tuples},
+        dtype="float64",
+    )
+    return train(recipe, out, **settings)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("spec", "kind", "tuples"), TRAININGS)
+def test_killed_and_resumed_gives_the_same_bytes(
+    tmp_path: Path, spec: str, kind: str, tuples: int
+) -> None:
+    trained(tmp_path / "whole", spec, kind, tuples, [4, 2])
+    for at in (1, 15, 30):
+
+        def stop(event: Progress, at: int = at) -> None:
+            if event.step >= at and not event.message:
+                raise Killed
+
+        with pytest.raises(Killed):
+            trained(tmp_path / "broken", spec, kind, tuples, [4, 2], progress=stop, state_every=0.0)
+    trained(tmp_path / "broken", spec, kind, tuples, [4, 2])
+    assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
+
+
+@pytest.mark.parametrize(("spec", "kind", "tuples"), TRAININGS)
+def test_prompted_seeds_train_as_they_would_alone(
+    tmp_path: Path, spec: str, kind: str, tuples: int
+) -> None:
+    together = trained(tmp_path / "together", spec, kind, tuples, [4, 2])
+    for seed, folder in zip((4, 2), together, strict=True):
+        (alone,) = trained(tmp_path / str(seed), spec, kind, tuples, [seed])
+        first, second = (load_file(max(each.glob("*.safetensors"))) for each in (folder, alone))
+        for name, array in first.items():
+            np.testing.assert_allclose(array, second[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("spec", "kind"), [(spec, kind) for spec, kind, _ in TRAININGS[1:]])
+def test_the_recorded_loss_is_what_the_analysis_finds(tmp_path: Path, spec: str, kind: str) -> None:
+    """All the way round: trainer, checkpoint, architecture, analyzer."""
+    (folder,) = trained(tmp_path, spec, kind, 0, [4])
+    history = json.loads((folder / "run.json").read_text())["history"]
+    node = next(iter(gd.analyze(folder, spec, analyzers=["symmetry"]).children.values()))
+    names = ["commutativity", "associativity"] if kind == "consistency" else [kind]
+    measured = node["symmetry_violation"].sel(symmetry=names, statistic="mean").sum("symmetry")
+    recorded = dict(zip(history["step"], history["auxiliary"], strict=True))
+    steps = measured["step"].values.tolist()
+    assert len(steps) >= 6
+    np.testing.assert_allclose(
+        measured.values, [recorded[step] for step in steps], rtol=2e-5, atol=1e-9
+    )
