@@ -254,6 +254,21 @@ def test_the_differentiable_mean_has_the_right_gradient() -> None:
     assert torch.autograd.gradcheck(everything, logits)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 200.0, 3000.0])
+def test_gradients_are_finite_where_outputs_are_sure(scale: float) -> None:
+    whole, parts, distance = path_triples(5)
+    said = {"whole": whole, "parts": parts}
+    noise = np.random.default_rng(0).standard_normal((25, 5))
+    for table in (scale * noise, scale * np.eye(5)[distance.ravel()]):
+        logits = torch.from_numpy(table).requires_grad_()
+        log_p = logits.log_softmax(-1)
+        for rule in ({"rule": "convolution"}, {"rule": "logit_sum", "odds": (2, 0)}):
+            (gradient,) = torch.autograd.grad(
+                mean_composition_violation(log_p, **said, **rule), logits, retain_graph=True
+            )
+            assert gradient.isfinite().all()
+
+
 def test_many_instances_are_worked_on_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, parts, _ = path_triples(5)
     log_p = log_softmax(np.random.default_rng(0).standard_normal((25, 5)))
