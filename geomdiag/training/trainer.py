@@ -200,24 +200,33 @@ class _Training:
         start = self.optimiser.step_count
         written = time.monotonic()
         for step in range(start, last + 1):
-            logits = self.network.logits(self.parameters, self.train_part.inputs)
-            losses = self.train_part.losses(logits)
-            total, plain = losses, [losses.detach()]
-            if self.auxiliary is not None:
-                auxiliary = self.auxiliary.losses(self.parameters, step)
-                total = losses + self.auxiliary.weight * auxiliary
-                plain.append(auxiliary.detach())
+            logits, total, plain = self.forward(step)
             if step in self.evaluated and not (self.steps and self.steps[-1] >= step):
-                self._evaluate(step, logits.detach(), *plain)
+                self._evaluate(step, logits, *plain)
                 if step < last and time.monotonic() - written >= state_every:
                     self.write_state(step)
                     written = time.monotonic()
                 if progress is not None:
                     progress(self.report())
             if step < last:
-                self.optimiser.gradient.zero_()
-                torch.autograd.backward(total.sum())
-                self.optimiser.update()
+                self.advance(total)
+
+    def forward(self, step: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the train inputs' logits, what is minimised, and the losses to be recorded."""
+        logits = self.network.logits(self.parameters, self.train_part.inputs)
+        losses = self.train_part.losses(logits)
+        total, plain = losses, [losses.detach()]
+        if self.auxiliary is not None:
+            auxiliary = self.auxiliary.losses(self.parameters, step)
+            total = losses + self.auxiliary.weight * auxiliary
+            plain.append(auxiliary.detach())
+        return logits.detach(), total, plain
+
+    def advance(self, total: Tensor) -> None:
+        """Take one optimiser step down what is minimised."""
+        self.optimiser.gradient.zero_()
+        torch.autograd.backward(total.sum())
+        self.optimiser.update()
 
     @torch.no_grad()
     def _evaluate(self, step: int, logits: Tensor, losses: Tensor, *more: Tensor) -> None:
