@@ -141,7 +141,7 @@ def test_tasks_page_names_every_family() -> None:
 
 
 def test_training_recipe_trains(tmp_path: Path) -> None:
-    (text,) = blocks("docs/training.md", "toml")
+    text, _ = blocks("docs/training.md", "toml")
     recipe = recipes.parse_recipe(tomllib.loads(text))
     folders = train(recipe, tmp_path)
     assert folders == [tmp_path / "quick" / "seed=0", tmp_path / "quick" / "seed=1"]
@@ -152,6 +152,24 @@ def test_training_recipe_trains(tmp_path: Path) -> None:
         assert (folder / "step_000000.safetensors").is_file()
         # said on the page: both generalise
         assert content["history"]["heldout_accuracy"][-1] > 0.95
+
+
+def test_prompted_recipe_generalises_as_the_page_says(tmp_path: Path) -> None:
+    _, text = blocks("docs/training.md", "toml")
+    values = tomllib.loads(text)
+    prompted = train(recipes.parse_recipe(values), tmp_path / "prompted")
+    del values["auxiliary"]
+    plain = train(recipes.parse_recipe(values), tmp_path / "plain")
+    for folder, without in zip(prompted, plain, strict=True):
+        told, history = (
+            json.loads((place / "run.json").read_text(encoding="utf-8"))["history"]
+            for place in (folder, without)
+        )
+        right = np.array(told["heldout_accuracy"])[np.array(told["step"]) >= 300]
+        assert (right > 0.99).all()
+        assert len(told["auxiliary"]) == len(told["step"])
+        assert history["train_accuracy"][-1] > 0.99
+        assert max(history["heldout_accuracy"]) < 0.2
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ INTERVENTIONS: dict[str, dict[str, Any]] = {
     "nuclear": {"auxiliary": {"kind": "nuclear", "weight": 0.01}},
     "entropy": {"auxiliary": {"kind": "entropy"}},
     "lipschitz": {"auxiliary": {"kind": "lipschitz", "tuples": 7}},
+    "prompt": {"auxiliary": {"kind": "consistency", "tuples": 7}},
+    "prompt of all": {"auxiliary": {"kind": "associativity"}},
 }
 
 
