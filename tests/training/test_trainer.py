@@ -81,10 +81,16 @@ def test_twenty_steps_equal_a_plain_training_loop(tmp_path: Path, spec: str, kin
 
 
 @pytest.mark.parametrize("kind", ["transformer", "mlp"])
-def test_a_seed_does_not_depend_on_its_neighbours(tmp_path: Path, kind: str) -> None:
-    together = train(small(kind, training={"seeds": [0, 5, 1]}), tmp_path / "together")
+@pytest.mark.parametrize("split_seed", [3, "seed"])
+def test_a_seed_does_not_depend_on_its_neighbours(
+    tmp_path: Path, kind: str, split_seed: int | str
+) -> None:
+    def recipe(*seeds: int) -> Recipe:
+        return small(kind, training={"seeds": list(seeds), "split_seed": split_seed})
+
+    together = train(recipe(0, 5, 1), tmp_path / "together")
     for seed, folder in zip((0, 5, 1), together, strict=True):
-        (alone,) = train(small(kind, training={"seeds": [seed]}), tmp_path / "alone" / str(seed))
+        (alone,) = train(recipe(seed), tmp_path / "alone" / str(seed))
         assert alone.name == folder.name == f"seed={seed}"
         for name, array in last_weights(alone).items():
             np.testing.assert_allclose(last_weights(folder)[name], array, rtol=1e-4, atol=1e-6)
