@@ -24,7 +24,7 @@ GROSS, LEAST = 0.5, 1e-9
 _QUANTITIES = ("train_loss", "heldout_loss", "train_accuracy", "heldout_accuracy")
 
 
-def compare(dataset: xr.Dataset, history: History | None) -> xr.Dataset:
+def compare(dataset: xr.Dataset, history: History | None, *, noisy: bool = False) -> xr.Dataset:
     """Return the recorded values at the checkpoints' steps and how far the recomputed ones are.
 
     Parameters
@@ -33,6 +33,9 @@ def compare(dataset: xr.Dataset, history: History | None) -> xr.Dataset:
         A run with ``loss`` and ``accuracy``.
     history : History or None
         What the run recorded.
+    noisy : bool
+        Whether the run was trained on answers some of which are wrong on purpose: what it
+        recorded of its train inputs is then of those, and is not compared.
 
     Returns
     -------
@@ -49,6 +52,8 @@ def compare(dataset: xr.Dataset, history: History | None) -> xr.Dataset:
         if history is None or quantity not in history.values:
             continue
         part, name = quantity.split("_")
+        if noisy and part == "train":
+            continue
         stored = _at(steps, history.step, np.asarray(history.values[quantity], dtype=np.float64))
         if not np.isfinite(stored).any():
             continue

@@ -32,7 +32,15 @@ if TYPE_CHECKING:
     from geomdiag.checkpoints.splits import Split
     from geomdiag.tasks.contract import Task
 
-__all__ = ["as_series", "choose", "fingerprint", "node_names", "prepare", "said_task"]
+__all__ = [
+    "as_series",
+    "choose",
+    "fingerprint",
+    "label_noise",
+    "node_names",
+    "prepare",
+    "said_task",
+]
 
 #: Raised when rows change for a reason that no analyzer's version tells.
 SCHEMA = 1
@@ -127,6 +135,11 @@ def prepare(
             f"WARNING: the run's own configuration says task {said!r}, and it is analysed as "
             f"{found.name}"
         )
+    if noise := label_noise(series.config):
+        notices.append(
+            f"the run was trained with a share {noise:g} of wrong answers (label_noise): its train "
+            "accuracy and loss are given for the right ones, and not held against what it recorded"
+        )
     if found is not None and any(one.name == "symmetry" for one in analyzers):
         for name, why in found.left_out.items():
             notices.append(f"the symmetry {name} is left out: {why}")
@@ -188,6 +201,12 @@ def node_names(names: Iterable[str]) -> list[str]:
         taken.add(unique.lower())
         result.append(unique)
     return result
+
+
+def label_noise(config: Mapping[str, Any]) -> float:
+    """Return the share of train answers that a run's configuration says were made wrong."""
+    said = config.get("label_noise")
+    return float(said) if isinstance(said, int | float) else 0.0
 
 
 def said_task(series: Series) -> str:

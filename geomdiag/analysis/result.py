@@ -12,6 +12,7 @@ import xarray as xr
 from geomdiag._version import version
 from geomdiag.analysis.agreement import compare
 from geomdiag.analysis.assembly import Row, assemble
+from geomdiag.analysis.plan import label_noise
 from geomdiag.analysis.steps import Plan
 from geomdiag.registry import Registry
 
@@ -58,7 +59,8 @@ def run_dataset(job: Job) -> xr.Dataset:
         dataset["step"].attrs["long_name"] = {"epoch": "epoch", "step": "optimiser step"}.get(
             job.series.unit, job.series.unit
         )
-    dataset = dataset.merge(agreement := compare(dataset, job.series.history))
+    noisy = bool(label_noise(job.series.config))
+    dataset = dataset.merge(agreement := compare(dataset, job.series.history, noisy=noisy))
     dataset.attrs = _node_attrs(job, rows, agreement.attrs)
     for function in DERIVED.values():
         more = function(dataset)

@@ -278,7 +278,7 @@ class AuxiliaryLoss:
 
     kind: str
     weight: float = 1.0
-    tuples: int = 0
+    tuples: int = 512
     perturbation: float = 0.1
 
     def __post_init__(self) -> None:

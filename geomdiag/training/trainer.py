@@ -281,13 +281,15 @@ class _Training:
     def write_runs(self, *, finished: bool) -> None:
         curves = np.array(self.curves).reshape(len(self.steps), len(self.seeds), len(self.columns))
         cuda = self.device.type == "cuda"
+        noise = self.recipe.training.label_noise
         for i, (folder, seed) in enumerate(zip(self.folders, self.seeds, strict=True)):
             files.write_run(
                 folder,
                 self.recipe,
                 seed=seed,
                 task=self.task.name,
-                config=self.network.config,
+                # what an analysis must know: the train curves are of other answers
+                config=self.network.config | ({"label_noise": noise} if noise else {}),
                 train_rows=self.rows[i],
                 steps=np.array(self.steps, dtype=np.int64),
                 columns=self.columns,

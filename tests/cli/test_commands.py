@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from geomdiag.training import parse_recipe, train
+
 Command = Callable[..., Result]
 
 RECIPE = """
@@ -144,3 +146,23 @@ def test_no_arguments_shows_the_help(geomdiag: Command) -> None:
     done = geomdiag()
     assert "Usage: geomdiag" in done.output
     assert "analyze" in done.output
+
+
+def test_a_run_with_noisy_labels_does_not_disagree_with_itself(
+    geomdiag: Command, tmp_path: Path
+) -> None:
+    recipe = {
+        "name": "noisy",
+        "task": "modadd:p=7",
+        "device": "cpu",
+        "model": {"kind": "mlp", "d_embed": 8, "d_hidden": 16},
+        "training": {"steps": 60, "train_fraction": 0.7, "label_noise": 0.3},
+        "checkpoints": {"count": 3, "dense": 0},
+    }
+    train(parse_recipe(recipe), tmp_path)
+    done = geomdiag("analyze", tmp_path / "noisy", "--task", "modadd", "--json")
+    assert done.exit_code == 0
+    (run,) = json.loads(done.stdout)["runs"]
+    assert not run["disagreement"]
+    assert run["compared"] == 6  # held-out loss and accuracy at three steps
+    assert any("label_noise" in notice for notice in run["notices"])

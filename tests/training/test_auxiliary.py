@@ -127,7 +127,7 @@ def test_lipschitz_written_out(kind: str, model: dict[str, Any], spec: str) -> N
         kind,
         model={**model, "output_scale": 2.0},
         task=spec,
-        auxiliary={"kind": "lipschitz", "perturbation": 0.3},
+        auxiliary={"kind": "lipschitz", "perturbation": 0.3, "tuples": 0},
         training={"seeds": [4, 9]},
     )
     network, auxiliary, parameters = built(recipe, (4, 9))
@@ -156,7 +156,9 @@ def test_lipschitz_written_out(kind: str, model: dict[str, Any], spec: str) -> N
 
 def test_lipschitz_of_a_linear_map_is_known() -> None:
     # an MLP whose hidden layer passes everything on, and two fixed tables
-    recipe = small("mlp", auxiliary={"kind": "lipschitz"}, model={"d_embed": 6, "d_hidden": 12})
+    recipe = small(
+        "mlp", auxiliary={"kind": "lipschitz", "tuples": 0}, model={"d_embed": 6, "d_hidden": 12}
+    )
     _, auxiliary, parameters = built(recipe, (0,))
     task = recipe.build_task()
     parameters["W_x"], parameters["W_y"] = (5 + parameters[name] for name in ("W_x", "W_y"))
@@ -172,7 +174,7 @@ def test_lipschitz_of_a_linear_map_is_known() -> None:
 def test_tuples_are_drawn_anew_and_average_to_all() -> None:
     auxiliary = {"kind": "lipschitz", "tuples": 4}
     _, some, parameters = built(small("mlp", auxiliary=auxiliary), (0,))
-    _, every, _ = built(small("mlp", auxiliary={"kind": "lipschitz"}), (0,))
+    _, every, _ = built(small("mlp", auxiliary={"kind": "lipschitz", "tuples": 0}), (0,))
     drawn = [float(some.losses(parameters, step)) for step in range(300)]
     assert len(set(drawn)) == 300
     assert float(some.losses(parameters, 7)) == drawn[7]
