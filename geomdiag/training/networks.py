@@ -46,6 +46,8 @@ class StackedNetwork(ABC):
     scales: dict[str, float]
     #: Token tables: one for all operands, or one for each.
     embeddings: tuple[str, ...]
+    #: Units of the hidden layer, the widest thing that each input has of its own.
+    width: int
     #: The parameter whose product with the last activations is the logits.
     readout: str
     #: Matrices between embeddings and read-out: which axes of one seed's parameter run over
@@ -140,6 +142,7 @@ class StackedTransformer(StackedNetwork):
         self.d_head = model.d_model // model.heads
         self._activation = _ACTIVATIONS[model.activation]
         d, m, h, e = model.d_model, model.d_mlp, model.heads, self.d_head
+        self.width = m
         vocabulary = self.symbols + int(model.equals_token)
         context = self.arity + int(model.equals_token)
         attention, mlp = "blocks.0.attn.", "blocks.0.mlp."
@@ -270,6 +273,7 @@ class StackedMLP(StackedNetwork):
         self.model = model
         self._activation = _ACTIVATIONS[model.activation]
         symbols, e, m = task.vocabulary, model.d_embed, model.d_hidden
+        self.width = m
         weights: dict[str, tuple[tuple[int, ...], int]]
         if model.combine == "concatenate":
             weights = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,10 @@ from geomdiag.training.recipe import Recipe, load_recipe
 from geomdiag.training.schedule import Keeper, evaluation_steps, log_spaced
 
 __all__ = ["Progress", "noisy_answers", "train", "train_rows"]
+
+#: Most bytes of hidden layer that are worked on at once on a CPU: larger blocks of memory go back
+#: to the system after each operation, and to fetch them again costs more than stacking gains.
+_HIDDEN_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +127,12 @@ class _Part:
         self.inputs = torch.from_numpy(np.ascontiguousarray(inputs)).to(device)
         self.answers = torch.from_numpy(answers).to(device)
 
+    def of(self, seeds: slice) -> _Part:
+        """Return the part of some of the seeds; shares the memory."""
+        part = copy.copy(self)
+        part.inputs, part.answers = self.inputs[:, seeds], self.answers[seeds]
+        return part
+
     def losses(self, logits: Tensor) -> Tensor:
         """Return the mean loss of each seed, float64 (float32 rounds small losses away)."""
         losses = cross_entropy(logits.double().flatten(0, 1), self.answers.flatten())
@@ -178,13 +189,17 @@ class _Training:
         self.auxiliary = build_auxiliary(recipe, task, self.network, device)
         self.columns = files.CURVES + (() if self.auxiliary is None else ("auxiliary",))
         self.parameters: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
         start = 0
         for name, array in stacked.items():
             window = slice(start, start + array.size)
             parameter = self.flat[window].view(array.shape).requires_grad_()
-            parameter.grad = self.optimiser.gradient[window].view(array.shape)
+            self.gradients[name] = self.optimiser.gradient[window].view(array.shape)
+            parameter.grad = self.gradients[name]
             self.parameters[name] = parameter
             start += array.size
+
+        self.groups = self._groups()
 
         rules = recipe.checkpoints
         fixed = log_spaced(settings.steps, rules.count)
@@ -193,6 +208,23 @@ class _Training:
         self.steps: list[int] = []
         self.curves: list[NDArray[np.float64]] = []  # (seeds, columns) each
 
+    def _groups(self) -> list[tuple[dict[str, Tensor], _Part]]:
+        """Return parameters and train inputs of the seeds that go through a step together."""
+        count = len(self.seeds)
+        hidden = self.rows.shape[1] * self.network.width * self.flat.element_size()
+        size = max(1, _HIDDEN_BYTES // hidden) if self.device.type == "cpu" else count
+        if size >= count:
+            return [(self.parameters, self.train_part)]
+        groups = []
+        for start in range(0, count, size):
+            seeds = slice(start, start + size)
+            parameters = {}
+            for name, parameter in self.parameters.items():
+                parameters[name] = parameter.detach()[seeds].requires_grad_()
+                parameters[name].grad = self.gradients[name][seeds]
+            groups.append((parameters, self.train_part.of(seeds)))
+        return groups
+
     # -- numbers -------------------------------------------------------------------------
 
     def run(self, *, state_every: float, progress: Callable[[Progress], None] | None) -> None:
@@ -200,41 +232,50 @@ class _Training:
         start = self.optimiser.step_count
         written = time.monotonic()
         for step in range(start, last + 1):
-            logits, total, plain = self.forward(step)
+            logits, losses = self.learn(step, descend=step < last)
             if step in self.evaluated and not (self.steps and self.steps[-1] >= step):
-                self._evaluate(step, logits, *plain)
+                self._evaluate(step, logits, *losses)
                 if step < last and time.monotonic() - written >= state_every:
                     self.write_state(step)
                     written = time.monotonic()
                 if progress is not None:
                     progress(self.report())
             if step < last:
-                self.advance(total)
+                self.optimiser.update()
 
-    def forward(self, step: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return the train inputs' logits, what is minimised, and the losses to be recorded."""
-        logits = self.network.logits(self.parameters, self.train_part.inputs)
-        losses = self.train_part.losses(logits)
-        total, plain = losses, [losses.detach()]
-        if self.auxiliary is not None:
-            auxiliary = self.auxiliary.losses(self.parameters, step)
-            total = losses + self.auxiliary.weight * auxiliary
-            plain.append(auxiliary.detach())
-        return logits.detach(), total, plain
+    def learn(self, step: int, *, descend: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """Run the train inputs; with `descend`, leave the gradient to the optimiser.
 
-    def advance(self, total: Tensor) -> None:
-        """Take one optimiser step down what is minimised."""
+        Returns
+        -------
+        list of (seeds of a group, n, classes) tensor
+            Logits.
+        list of (seeds,) tensor
+            Cross-entropy, and the auxiliary loss where there is one.
+        """
         self.optimiser.gradient.zero_()
-        torch.autograd.backward(total.sum())
-        self.optimiser.update()
+        logits, losses, more = [], [], []
+        for i, (parameters, part) in enumerate(self.groups, start=1):
+            found = self.network.logits(parameters, part.inputs)
+            loss = part.losses(found)
+            total = loss.sum()
+            logits.append(found.detach())
+            losses.append(loss.detach())
+            if self.auxiliary is not None and i == len(self.groups):  # once, for all seeds
+                auxiliary = self.auxiliary.losses(self.parameters, step)
+                total = total + (self.auxiliary.weight * auxiliary).sum()
+                more.append(auxiliary.detach())
+            if descend:
+                torch.autograd.backward(total)
+        return logits, [torch.cat(losses), *more]
 
     @torch.no_grad()
-    def _evaluate(self, step: int, logits: Tensor, losses: Tensor, *more: Tensor) -> None:
+    def _evaluate(self, step: int, logits: list[Tensor], losses: Tensor, *more: Tensor) -> None:
         heldout = self.network.logits(self.parameters, self.heldout_part.inputs)
         columns = [
             losses,
             self.heldout_part.losses(heldout),
-            self.train_part.accuracies(logits),
+            self.train_part.accuracies(torch.cat(logits)),
             self.heldout_part.accuracies(heldout),
             *more,
         ]

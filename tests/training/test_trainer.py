@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from geomdiag.errors import RecipeError, StoreError
-from geomdiag.training import Progress, Recipe, train
+from geomdiag.training import Progress, Recipe, train, trainer
 from geomdiag.training.networks import build_network
 
 
@@ -312,3 +312,30 @@ def test_progress_tells_the_curves(tmp_path: Path) -> None:
     assert [event.train_loss[0] for event in events] == pytest.approx(history["train_loss"])
     assert events[-1].seeds == (0, 1)
     assert events[-1].checkpoints == len(list(tmp_path.rglob("*.safetensors")))
+
+
+@pytest.mark.parametrize("auxiliary", [None, {"kind": "consistency", "tuples": 7}])
+def test_seeds_in_groups_equal_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auxiliary: dict[str, Any] | None
+) -> None:
+    more = {} if auxiliary is None else {"auxiliary": auxiliary}
+    recipe = small(training={"seeds": 5, "split_seed": "seed"}, dtype="float64", **more)
+    together = train(recipe, tmp_path / "together")
+    # 15 inputs, 12 hidden units, 8 bytes: two seeds, two, and one
+    monkeypatch.setattr(trainer, "_HIDDEN_BYTES", 2 * 15 * 12 * 8)
+    groups: list[int] = []
+    original = trainer._Training.learn
+
+    def learn(self: trainer._Training, step: int, *, descend: bool) -> Any:
+        groups[:] = [len(part.answers) for _, part in self.groups]
+        return original(self, step, descend=descend)
+
+    monkeypatch.setattr(trainer._Training, "learn", learn)
+    apart = train(recipe, tmp_path / "apart")
+    assert groups == [2, 2, 1]
+    for one, other in zip(together, apart, strict=True):
+        for name, array in last_weights(one).items():
+            np.testing.assert_allclose(last_weights(other)[name], array, rtol=1e-5, atol=1e-7)
+        histories = [run_json(folder)["history"] for folder in (one, other)]
+        for name, values in histories[0].items():
+            assert histories[1][name] == pytest.approx(values, rel=1e-6), name
