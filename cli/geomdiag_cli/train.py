@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import nullcontext
 from dataclasses import replace
@@ -93,10 +94,22 @@ class _Bar(Bar):
             TextColumn("{task.description}", markup=False),
             TimeRemainingColumn(),
         )
+        self._lost: set[int] = set()
 
     def __call__(self, now: Progress) -> None:
         if now.message:
             say(now.message)
+        lost = {
+            seed
+            for seed, loss in zip(now.seeds, now.train_loss, strict=False)
+            if not math.isfinite(loss)
+        }
+        if new := lost - self._lost:
+            self._lost |= new
+            say(
+                f"WARNING: step {now.step}: the loss of seed {', '.join(map(str, sorted(new)))} is "
+                "no longer a finite number; a smaller lr or weight may help"
+            )
         words = ""
         if now.heldout_accuracy:
             train, heldout = now.train_accuracy, now.heldout_accuracy

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from geomdiag.errors import GeomdiagError, RecipeError
 from geomdiag.tasks import task as make_task
-from geomdiag.tasks.contract import Task
+from geomdiag.tasks.contract import Equivalence, Symmetry, Task
 
 __all__ = [
     "CONSISTENCY",
@@ -74,6 +74,16 @@ def _share(key: str, value: object) -> None:
 def _choice(key: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed or isinstance(value, bool):
         raise _wrong(key, value, "one of " + ", ".join(repr(choice) for choice in allowed))
+
+
+def _idle(section: Any, key: str, needs: str) -> None:
+    """Refuse a key of `section` that was set where it would change nothing."""
+    table, _, name = key.rpartition(" ")
+    found = getattr(section, name)
+    if found != {entry.name: entry.default for entry in dataclasses.fields(section)}[name]:
+        raise RecipeError(
+            f"{table} {name}: found {found!r}, which has an effect only with {needs}; leave it out"
+        )
 
 
 def _flag(key: str, value: object) -> None:
@@ -256,6 +266,12 @@ class Training:
         _number("[training] grokfast", self.grokfast, 0, edge=True)
         _number("[training] grokfast_decay", self.grokfast_decay, 0, 1, edge=True)
         _share("[training] label_noise", self.label_noise)
+        if self.optimiser == "adamw":
+            _idle(self, "[training] momentum", "optimiser = 'sgd' or 'muon'")
+        if self.optimiser == "sgd":
+            _idle(self, "[training] betas", "optimiser = 'adamw' or 'muon'")
+        if not self.grokfast:
+            _idle(self, "[training] grokfast_decay", "grokfast > 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,8 +301,13 @@ class AuxiliaryLoss:
         if not isinstance(self.kind, str):
             raise _wrong("[auxiliary] kind", self.kind, "text such as 'nuclear'")
         _number("[auxiliary] weight", self.weight, 0, edge=False)
-        _whole("[auxiliary] tuples", self.tuples, 0)
-        _number("[auxiliary] perturbation", self.perturbation, 0, edge=False)
+        _whole("[auxiliary] tuples", self.tuples, 0, 1_000_000)
+        # float32 rounds smaller ones away: at 1e-6 the ratio of a fresh network is 2.6 times itself
+        _number("[auxiliary] perturbation", self.perturbation, 1e-3, edge=True)
+        if self.kind != "lipschitz":
+            _idle(self, "[auxiliary] perturbation", "kind = 'lipschitz'")
+        if self.kind in ("nuclear", "entropy"):
+            _idle(self, "[auxiliary] tuples", "kind = 'lipschitz' or a symmetry")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -411,6 +432,14 @@ class Recipe:
                     self.auxiliary.kind,
                     f"what {task.name} has, one of " + ", ".join(repr(kind) for kind in kinds),
                 )
+            if isinstance(self.model, MLPModel) and self.model.combine == "sum":
+                for symmetry in task.symmetries:
+                    if symmetry.name == self.auxiliary.kind and _by_construction(symmetry):
+                        raise RecipeError(
+                            f"[auxiliary] kind: found {symmetry.name!r}, which a network with "
+                            "combine = 'sum' has by construction: its violation is always 0; use "
+                            "combine = 'concatenate' or a transformer"
+                        )
         return task
 
     def to_dict(self) -> dict[str, Any]:
@@ -422,6 +451,11 @@ class Recipe:
         plain["training"]["betas"] = list(self.training.betas)
         plain["training"]["seeds"] = list(self.training.seeds)
         return plain
+
+
+def _by_construction(symmetry: Symmetry) -> bool:
+    """Tell whether networks that add their operands' embeddings cannot break a symmetry."""
+    return isinstance(symmetry, Equivalence) and symmetry.swaps_operands
 
 
 def _plain(section: Any) -> dict[str, Any]:

@@ -75,6 +75,15 @@ def test_train_then_analyze(geomdiag: Command, recipe: Path) -> None:
     assert analysed.exit_code == 0
 
 
+def test_train_tells_once_which_seeds_diverged(geomdiag: Command, recipe: Path) -> None:
+    recipe.write_text(RECIPE + '[auxiliary]\nkind = "nuclear"\nweight = 1e300\n')
+    done = geomdiag("train", recipe, "--seeds", "3,5")
+    assert done.exit_code == 0
+    assert " ".join(done.stderr.split()).count("the loss of seed 3, 5 is no longer a finite") == 1
+    recipe.write_text(RECIPE)
+    assert "finite" not in geomdiag("train", recipe, "--out", "other").stderr
+
+
 def test_train_errors(geomdiag: Command, recipe: Path, tmp_path: Path) -> None:
     missing = geomdiag("train", tmp_path / "none.toml")
     assert (missing.exit_code, missing.stdout) == (2, "")

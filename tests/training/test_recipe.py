@@ -88,8 +88,14 @@ def test_plain_values_make_the_same_recipe() -> None:
         (None, "auxiliary", {"kind": 3}, "expected text"),
         (None, "auxiliary", {"kind": "nuclear", "wight": 1}, "did you mean 'weight'?"),
         (None, "auxiliary", {"kind": "nuclear", "weight": 0}, "a number > 0"),
-        (None, "auxiliary", {"kind": "commutativity", "tuples": -1}, "a whole number >= 0"),
-        (None, "auxiliary", {"kind": "lipschitz", "perturbation": 0}, "a number > 0"),
+        (None, "auxiliary", {"kind": "commutativity", "tuples": -1}, "from 0 to 1000000"),
+        (None, "auxiliary", {"kind": "commutativity", "tuples": 10**7}, "from 0 to 1000000"),
+        (None, "auxiliary", {"kind": "lipschitz", "perturbation": 0}, "a number >= 0.001"),
+        (None, "auxiliary", {"kind": "lipschitz", "perturbation": 1e-6}, "a number >= 0.001"),
+        (None, "auxiliary", {"kind": "commutativity", "perturbation": 0.2}, "only with kind"),
+        (None, "auxiliary", {"kind": "nuclear", "tuples": 64}, "only with kind"),
+        ("training", "momentum", 0.5, "only with optimiser = 'sgd' or 'muon'"),
+        ("training", "grokfast_decay", 0.5, "only with grokfast > 0"),
         (None, "auxiliary", {"kind": "triangle"}, "one of 'nuclear', 'entropy', 'lipschitz', "),
         ("checkpoints", "count", 1, ">= 2"),
         ("checkpoints", "count", 102, "at most [training] steps + 1 = 101"),
@@ -126,6 +132,30 @@ def test_a_symmetry_that_the_task_has_not_lists_those_it_has() -> None:
             assert repr(name) in allowed
         for name in lacks:
             assert repr(name) not in allowed
+
+
+def test_keys_that_would_change_nothing_are_refused_only_there() -> None:
+    with pytest.raises(RecipeError, match=r"\[training\] betas: .* only with optimiser = 'adamw'"):
+        parse_recipe({**GOOD, "training": {"steps": 100, "optimiser": "sgd", "betas": [0.9, 0.99]}})
+    for training in (
+        {"optimiser": "sgd", "momentum": 0.5},
+        {"optimiser": "muon", "momentum": 0.5, "betas": [0.9, 0.99]},
+        {"grokfast": 1.0, "grokfast_decay": 0.5},
+        {"momentum": 0.9, "grokfast_decay": 0.98},  # the defaults, said
+    ):
+        parse_recipe({**GOOD, "training": {"steps": 100, **training}})
+
+
+def test_a_symmetry_by_construction_is_no_prompt() -> None:
+    added, apart = {"kind": "mlp", "combine": "sum"}, {"kind": "mlp"}
+    for task, kind in (("modadd:p=5", "commutativity"), ("graph:path-6", "reversal")):
+        values = {**GOOD, "task": task, "auxiliary": {"kind": kind}}
+        with pytest.raises(RecipeError, match="by construction"):
+            parse_recipe({**values, "model": added})
+        parse_recipe({**values, "model": apart})
+        parse_recipe(values)
+    for task, kind in (("modadd:p=5", "consistency"), ("modsub:p=5", "commutativity")):
+        parse_recipe({**GOOD, "task": task, "model": added, "auxiliary": {"kind": kind}})
 
 
 def test_a_set_intervention_survives_plain_values() -> None:
