@@ -180,14 +180,14 @@ def _format(said: str, out: Path | None) -> Any:
 
 def _shout(summaries: Sequence[dict[str, Any]]) -> None:
     """Say on stderr what nobody may miss."""
-    from geomdiag_cli.tables import DISAGREE, failures
+    from geomdiag_cli.tables import DISAGREE, WARNING, failures
 
     for summary in summaries:
         name = summary["run"]
         for text in summary["disagreement"]:
             say(f"{name}: {DISAGREE}: {text}")
         for notice in summary["notices"]:
-            if notice.startswith("WARNING"):
+            if notice.startswith(WARNING):
                 say(f"{name}: {notice}")
         for label, text in failures(summary):
             say(f"{name}: {label}: {text}")

@@ -11,12 +11,13 @@ from geomdiag_cli.console import clean
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["count", "failures", "number", "print_note", "print_summaries"]
+__all__ = ["WARNING", "count", "failures", "number", "print_note", "print_summaries"]
 
 #: More runs than this are shown as lines of a table.
 BLOCKS = 4
 DISAGREE = "STORED AND RECOMPUTED VALUES DISAGREE"
-_WARNING = "WARNING: "
+#: Begins a notice that puts all numbers in doubt.
+WARNING = "WARNING: "
 
 Summary = Mapping[str, Any]
 
@@ -72,8 +73,8 @@ def _block(console: Console, summary: Summary, asked: Collection[str]) -> None:
 
     console.print(clean(_headline(summary)), style="bold")
     for notice in summary["notices"]:  # what puts all that follows in doubt
-        if notice.startswith(_WARNING):
-            print_note(console, "WARNING", notice.removeprefix(_WARNING), style="bold red")
+        if notice.startswith(WARNING):
+            print_note(console, "WARNING", notice.removeprefix(WARNING), style="bold red")
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -85,7 +86,7 @@ def _block(console: Console, summary: Summary, asked: Collection[str]) -> None:
     _failures(console, summary)
     told = [error["error"] for error in summary["errors"]]
     for notice in summary["notices"]:
-        if not notice.startswith(_WARNING) and not any(error in notice for error in told):
+        if not notice.startswith(WARNING) and not any(error in notice for error in told):
             print_note(console, "notice", notice, style="yellow")
     told_off = {name: why for name, why in summary["not_applicable"].items() if name in asked}
     if absent := {**summary["not_computed"], **told_off}:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from geomdiag.analyzers.contract import Analyzer, describe
+from geomdiag.analyzers.contract import Analyzer, dataset, describe
 from geomdiag.metrics.order import (
     additivity,
     additivity_null,
@@ -30,7 +30,7 @@ def order(snapshot: Snapshot, task: Task) -> xr.Dataset:
     embedding = np.asarray(snapshot.embedding)
     names, ranks = list(task.orders), list(task.orders.values())
     rows = [[*order_readout(embedding, rank), step_evenness(embedding, rank)] for rank in ranks]
-    return xr.Dataset(
+    return dataset(
         {
             "order": describe(
                 ("attribute", "measure"),

@@ -56,7 +56,6 @@ def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
         "classes": group.classes,
     }
     operands: dict[str, Any] = {"left": group.left, "right": group.right}
-    general: dict[str, Any] = {"table": group.table, "characters": group.characters}
     sums = translation_sums(logits, **plain, **operands, table=group.table)
     found, errors = sums.spectrum(group.characters), sums.errors()
     split = snapshot.train is not None
@@ -66,9 +65,15 @@ def progress(snapshot: Snapshot, task: Task) -> xr.Dataset:
         whole = np.array_equal(group.classes, np.arange(logits.shape[1]))
         means = sums.by_result / group.order if whole else None
         restricted, excluded = progress_losses(
-            logits, keys, **plain, **general, degrees=group.degrees, train=snapshot.train,
+            logits,
+            keys,
+            **plain,
+            table=group.table,
+            characters=group.characters,
+            degrees=group.degrees,
+            train=snapshot.train,
             means=means,
-        )  # fmt: skip
+        )
     data: dict[str, Any] = {
         "logit_power": describe(
             ("block",),

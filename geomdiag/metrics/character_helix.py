@@ -9,19 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomdiag.metrics._array import Array, index_like, to_numpy
-from geomdiag.metrics._checks import finite_matrix
+from geomdiag.metrics._checks import centred, finite_matrix
 from geomdiag.metrics._relabel import random_permutations
-from geomdiag.metrics.helix import HelixFit
+from geomdiag.metrics.helix import HelixFit, left_out, staged_p_value
 from geomdiag.metrics.spectrum import general_powers
 
 __all__ = ["character_helix_fit", "generates"]
 
 FloatArray = NDArray[np.float64]
-
-# As in `helix_fit`: an ordinary fit is judged by the first relabellings alone.
-_FIRST = 99
-_DOUBT = 0.1
-_EQUAL = 1e-10
 
 
 def character_helix_fit(
@@ -75,10 +70,9 @@ def character_helix_fit(
     10.1093/biomet/78.2.301; Phipson & Smyth 2010, doi 10.2202/1544-6115.1585.
     """
     matrix = finite_matrix(matrix)
-    rows = np.asarray(
-        to_numpy(matrix if members is None else matrix[index_like(members, matrix)]),
-        dtype=np.float64,
-    )
+    if members is not None:
+        matrix = matrix[index_like(members, matrix)]
+    rows, total = centred(np.asarray(to_numpy(matrix), dtype=np.float64))
     functions = np.asarray(to_numpy(vectors), dtype=np.float64)
     place = np.asarray(to_numpy(block), dtype=np.int64)
     chosen = sorted(int(k) for k in key)
@@ -87,10 +81,8 @@ def character_helix_fit(
             f"key blocks are {chosen}; expected different ones between 1 and {place.max()}"
         )
     order = len(rows)
-    rows = rows - rows.mean(axis=0)
     gram = rows @ rows.T
-    residue = (4 * np.finfo(np.float64).eps) ** 2 * float(np.sum(to_numpy(matrix) ** 2))
-    if not np.trace(gram) > residue:
+    if total == 0:
         return HelixFit(math.nan, math.nan, math.nan, len(chosen))
     if not chosen:
         return HelixFit(0.0, 0.0, 1.0, 0)
@@ -104,19 +96,11 @@ def character_helix_fit(
 
     power = general_powers(gram, np.arange(order)[None], functions, place)[0, 1:]
     r2 = float(min(1.0, power[np.array(chosen) - 1].sum() / power.sum()))
-    waves = int(np.isin(place, chosen).sum())
-    if 1 + waves >= order:
-        r2_loo = math.nan
-    else:
-        scale = (1 - 1 / order) / (1 - (1 + waves) / order)
-        r2_loo = 1 - (1 - r2) * scale**2
+    r2_loo = left_out(r2, int(np.isin(place, chosen).sum()), order)
     if permutations <= 0:
         return HelixFit(r2, r2_loo, math.nan, len(chosen))
     orders = random_permutations(order, permutations, seed)
-    null = best(orders[:_FIRST])
-    if len(null) < permutations and _p_value(r2, null) <= _DOUBT:
-        null = np.concatenate([null, best(orders[_FIRST:])])
-    return HelixFit(r2, r2_loo, _p_value(r2, null), len(chosen))
+    return HelixFit(r2, r2_loo, staged_p_value(r2, orders, best), len(chosen))
 
 
 def generates(frequencies: Array | Sequence[Sequence[int]], periods: Sequence[int]) -> bool:
@@ -159,7 +143,3 @@ def generates(frequencies: Array | Sequence[Sequence[int]], periods: Sequence[in
     elements = np.indices(tuple(periods)).reshape(len(periods), -1)
     turns = (chosen * weights) @ elements % common
     return int((turns == 0).all(axis=0).sum()) == 1
-
-
-def _p_value(observed: float, null: FloatArray) -> float:
-    return float((1 + np.count_nonzero(null >= observed - _EQUAL)) / (1 + len(null)))

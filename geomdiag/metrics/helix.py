@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from geomdiag.metrics._relabel import (
     random_permutations,
 )
 
-__all__ = ["HelixFit", "helix_fit", "number_helix_fit"]
+__all__ = ["HelixFit", "helix_fit", "left_out", "number_helix_fit", "staged_p_value"]
 
 FloatArray = NDArray[np.float64]
 
@@ -148,15 +148,7 @@ def helix_fit(
     powers = cyclic_powers(gram)[1:]
     r2 = float(min(1.0, powers[blocks - 1].sum() / powers.sum()))
 
-    # The hat matrix is a projection on 1 + waves dimensions, the same for every token.
-    waves = int(np.where(2 * blocks == order, 1, 2).sum())
-    leverage = (1 + waves) / order
-    # A helix through all the power leaves the rounding of the sum, not an error.
-    if 1 + waves >= order:
-        r2_loo = math.nan
-    else:
-        r2_loo = float(1 - (1 - r2) * ((1 - 1 / order) / (1 - leverage)) ** 2)
-
+    r2_loo = left_out(r2, int(np.where(2 * blocks == order, 1, 2).sum()), order)
     if relabellings is not None and selected:
         everything = float(powers.sum())
         best = relabellings.best(len(blocks), (r2 - _EQUAL) * everything)
@@ -176,11 +168,35 @@ def helix_fit(
     if null_powers is not None:
         return HelixFit(r2, r2_loo, _p_value(r2, shares(null_powers)), len(blocks))
     orders = random_permutations(order, permutations, seed)
-    null = shares(cyclic_orders_powers(gram, orders[:_FIRST]))
-    if len(null) < permutations and _p_value(r2, null) <= _DOUBT:
-        rest = shares(cyclic_orders_powers(gram, orders[_FIRST:]))
-        null = np.concatenate([null, rest])
-    return HelixFit(r2, r2_loo, _p_value(r2, null), len(blocks))
+    p_value = staged_p_value(r2, orders, lambda some: shares(cyclic_orders_powers(gram, some)))
+    return HelixFit(r2, r2_loo, p_value, len(blocks))
+
+
+def left_out(r2: float, waves: int, order: int) -> float:
+    """Return the leave-one-out R² of a fit of orthonormal waves over the elements of a group.
+
+    The hat matrix is a projection on 1 + waves dimensions with the same leverage for every
+    token. NaN for a helix through all the power: it leaves the rounding of the sum, no error.
+    """
+    leverage = (1 + waves) / order
+    if 1 + waves >= order:
+        return math.nan
+    return float(1 - (1 - r2) * ((1 - 1 / order) / (1 - leverage)) ** 2)
+
+
+def staged_p_value(
+    observed: float,
+    orders: NDArray[np.int64],
+    fits: Callable[[NDArray[np.int64]], FloatArray],
+) -> float:
+    """Return the chance of as good a fit among relabellings, of which `fits` gives the R².
+
+    The first `_FIRST` are enough where they leave no doubt.
+    """
+    null = fits(orders[:_FIRST])
+    if len(null) < len(orders) and _p_value(observed, null) <= _DOUBT:
+        null = np.concatenate([null, fits(orders[_FIRST:])])
+    return _p_value(observed, null)
 
 
 def number_helix_fit(

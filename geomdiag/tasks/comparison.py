@@ -26,6 +26,9 @@ import numpy as np
 
 from geomdiag.errors import TaskError
 from geomdiag.tasks.contract import (
+    MAX_INPUTS,
+    MAX_TRIPLES,
+    SAMPLED_TRIPLES,
     Composition,
     Equivalence,
     FloatArray,
@@ -37,13 +40,7 @@ from geomdiag.tasks.contract import (
 
 __all__ = ["MAX_INPUTS", "MAX_TRIPLES", "SAMPLED_TRIPLES", "Comparison"]
 
-#: Largest number of inputs a task may have, as for modular arithmetic.
-MAX_INPUTS = 10_000_000
-#: Transitivity takes all triples up to this many, and beyond it a sample.
-MAX_TRIPLES = 5_000_000
-#: Triples of that sample, drawn uniformly with replacement; and its seed.
-SAMPLED_TRIPLES, SEED = 1_000_000, 0
-
+SEED = 0  # of the sample of triples
 _PAPER = "arXiv:2603.01968"
 _FORMS = ("three", "binary")
 _LESS, _EQUAL, _GREATER = 0, 1, 2

@@ -12,16 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "MAX_INPUTS",
+    "MAX_TRIPLES",
+    "SAMPLED_TRIPLES",
     "Composition",
     "Equivalence",
     "HarmonicBasis",
     "LogitGroup",
     "Symmetry",
     "Task",
+    "operand_pairs",
+    "specification",
 ]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+
+#: Largest number of inputs a task may have. Tables of this size take some 0.5 GB; the
+#: logits over all inputs, many times as many, are out of reach long before.
+MAX_INPUTS = 10_000_000
+#: Compositions take all their instances up to this number, and a sample beyond it.
+MAX_TRIPLES = 5_000_000
+#: Size of that sample, drawn uniformly with replacement: the standard error of a mean is then
+#: the standard deviation over its square root.
+SAMPLED_TRIPLES = 1_000_000
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -209,6 +223,21 @@ class LogitGroup:
     labels: tuple[str, ...] = ()
     characters: FloatArray | None = None
     degrees: IntArray | None = None
+
+
+def operand_pairs(count: int) -> tuple[IntArray, IntArray]:
+    """Return left and right operands of all ordered pairs of `count` symbols, (count²,) each.
+
+    In lexicographic order: the pair (x, y) is row ``x·count + y``.
+    """
+    symbols = np.arange(count, dtype=np.int64)
+    return np.repeat(symbols, count), np.tile(symbols, count)
+
+
+def specification(family: str, parameters: Mapping[str, int | str]) -> str:
+    """Return a specification with the first parameter's value alone, the others by name."""
+    first, *others = parameters.items()
+    return ",".join([f"{family}:{first[1]}", *(f"{key}={value}" for key, value in others)])
 
 
 class Task(ABC):

@@ -18,6 +18,7 @@ import numpy as np
 
 from geomdiag.errors import TaskError
 from geomdiag.tasks.contract import (
+    SAMPLED_TRIPLES,
     Composition,
     Equivalence,
     FloatArray,
@@ -25,10 +26,12 @@ from geomdiag.tasks.contract import (
     IntArray,
     Symmetry,
     Task,
+    operand_pairs,
+    specification,
 )
 from geomdiag.tasks.cyclic import cycle_distances, cyclic_basis
 from geomdiag.tasks.graphs.automorphisms import MAX_VISITS, automorphism_generators, pair_orbits
-from geomdiag.tasks.graphs.distances import SAMPLE, TOLERANCE, Distances, geodesic_triples
+from geomdiag.tasks.graphs.distances import TOLERANCE, Distances, geodesic_triples
 from geomdiag.tasks.graphs.files import from_networkx, is_graph_file, read_graph
 from geomdiag.tasks.graphs.sources import Graph, fitting_names, known_graphs, named_graph
 
@@ -140,10 +143,7 @@ class GraphTask(Task):
         A file's graph carries its digest, ``"graph:edges.gml,digest=…"``. A graph handed over in
         Python is named ``"graph:given-…"`` after it and cannot be made from that name.
         """
-        return ",".join(
-            f"{self.family}:{value}" if key == "graph" else f"{key}={value}"
-            for key, value in self.parameters.items()
-        )
+        return specification(self.family, self.parameters)
 
     @property
     def parameters(self) -> Mapping[str, int | str]:
@@ -198,8 +198,7 @@ class GraphTask(Task):
     @cached_property
     def inputs(self) -> IntArray:
         """All ordered pairs (u, v), u = v included, (n², 2): row ``u·n + v``."""
-        nodes = np.arange(self.tokens, dtype=np.int64)
-        return np.stack([np.repeat(nodes, self.tokens), np.tile(nodes, self.tokens)], axis=1)
+        return np.stack(operand_pairs(self.tokens), axis=1)
 
     @cached_property
     def answers(self) -> IntArray:
@@ -267,7 +266,7 @@ class GraphTask(Task):
         found = geodesic_triples(self.distances)
         n = self.tokens
         a, b, c = found.triples.T
-        which = "all" if found.exact else f"a uniform sample of {SAMPLE} of the"
+        which = "all" if found.exact else f"a uniform sample of {SAMPLED_TRIPLES} of the"
         return Composition(
             name="triangle",
             rule="convolution",

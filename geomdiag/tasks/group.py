@@ -20,6 +20,8 @@ from geomdiag.tasks.contract import (
     IntArray,
     LogitGroup,
     Task,
+    operand_pairs,
+    specification,
 )
 from geomdiag.tasks.cyclic import cycle_distances, cyclic_basis
 from geomdiag.tasks.groups.named import COSET_CHAINS, finite_group
@@ -92,10 +94,7 @@ class GroupProduct(Task):
         A table from a file carries its digest, ``"group:table.csv,digest=…"``: another table in
         the same file is another task.
         """
-        return ",".join(
-            f"{self.family}:{value}" if key == "group" else f"{key}={value}"
-            for key, value in self.parameters.items()
-        )
+        return specification(self.family, self.parameters)
 
     @property
     def parameters(self) -> Mapping[str, int | str]:
@@ -143,8 +142,7 @@ class GroupProduct(Task):
 
     @property
     def _operands(self) -> tuple[IntArray, IntArray]:
-        elements = np.arange(self.group.order, dtype=np.int64)
-        return np.repeat(elements, len(elements)), np.tile(elements, len(elements))
+        return operand_pairs(self.group.order)
 
     @cached_property
     def answers(self) -> IntArray:

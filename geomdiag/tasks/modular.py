@@ -19,12 +19,14 @@ import numpy as np
 
 from geomdiag.errors import TaskError
 from geomdiag.tasks.contract import (
+    MAX_INPUTS,
     Equivalence,
     FloatArray,
     HarmonicBasis,
     IntArray,
     LogitGroup,
     Task,
+    operand_pairs,
 )
 from geomdiag.tasks.cyclic import cycle_distances, cyclic_basis, discrete_logarithms, is_prime
 
@@ -38,10 +40,6 @@ __all__ = [
     "ModSub",
     "Modular",
 ]
-
-#: Largest number of inputs p² a task may have. Tables of this size take some 0.5 GB; the
-#: logits over all inputs, p times as many, are out of reach long before.
-MAX_INPUTS = 10_000_000
 
 _PAPER = "arXiv:2603.01968"
 
@@ -99,8 +97,7 @@ class Modular(Task):
 
     @property
     def _operands(self) -> tuple[IntArray, IntArray]:
-        residues = np.arange(self.p, dtype=np.int64)
-        return np.repeat(residues, self.p), np.tile(residues, self.p)
+        return operand_pairs(self.p)
 
     def _rows(self, x: IntArray, y: IntArray) -> IntArray:
         """Return the rows of the inputs (x, y), residues taken modulo p."""

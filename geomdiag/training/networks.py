@@ -21,7 +21,7 @@ from torch.nn import functional
 from geomdiag.tasks.contract import Task
 from geomdiag.training.recipe import MLPModel, TransformerModel
 
-__all__ = ["StackedMLP", "StackedNetwork", "StackedTransformer", "build_network"]
+__all__ = ["StackedMLP", "StackedNetwork", "StackedTransformer", "build_network", "look_up"]
 
 
 def _square(x: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class StackedNetwork(ABC):
         """
 
 
-def _look_up(table: Tensor, index: Tensor) -> Tensor:
+def look_up(table: Tensor, index: Tensor) -> Tensor:
     """Take rows of a (seeds, rows, width) table by a (seeds, n) index, each seed its own.
 
     Through ``embedding``, whose gradient is summed in a fixed order on every device.
@@ -227,15 +227,15 @@ class StackedTransformer(StackedNetwork):
             for table in tables:
                 score = (split(table[..., :d]) * query).sum(-1)
                 rows.append(torch.cat([score, table[..., d:]], dim=-1))
-            found = [_look_up(row, index) for row, index in zip(rows, inputs, strict=False)]
+            found = [look_up(row, index) for row, index in zip(rows, inputs, strict=False)]
             found.append(rows[-1].expand(-1, inputs.shape[-1], -1))
             scores = torch.stack([row[..., :heads] for row in found], dim=-1)
             values = [split(row[..., heads:]) for row in found]
         else:
-            found = [_look_up(row, index) for row, index in zip(tables, inputs, strict=True)]
+            found = [look_up(row, index) for row, index in zip(tables, inputs, strict=True)]
             last = placed(self.arity - 1)
             rows_last = torch.cat([last, torch.bmm(last, joined("W_Q"))], dim=-1)
-            last, query = torch.split(_look_up(rows_last, inputs[-1]), d, dim=-1)
+            last, query = torch.split(look_up(rows_last, inputs[-1]), d, dim=-1)
             query = split(query)
             scores = torch.stack([(split(row[..., :d]) * query).sum(-1) for row in found], dim=-1)
             values = [split(row[..., d:]) for row in found]
@@ -314,12 +314,12 @@ class StackedMLP(StackedNetwork):
         left, right = inputs
         if self.model.combine == "concatenate":
             upper, lower = parameters["W"].chunk(2, dim=1)
-            before = _look_up(torch.bmm(parameters["W_x"], upper), left)
-            before = before + _look_up(torch.bmm(parameters["W_y"], lower), right)
+            before = look_up(torch.bmm(parameters["W_x"], upper), left)
+            before = before + look_up(torch.bmm(parameters["W_y"], lower), right)
             head = parameters["W_U"]
         else:
             table = torch.bmm(parameters["embed.weight"], parameters["l1.weight"].mT)
-            before = _look_up(table, left) + _look_up(table, right)
+            before = look_up(table, left) + look_up(table, right)
             head = parameters["unembed.weight"].mT
         return self._scaled(torch.bmm(self._activation(before), head))
 

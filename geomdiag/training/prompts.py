@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from geomdiag.errors import RecipeError
 from geomdiag.metrics.composition import composition_kl, mean_composition_violation
@@ -23,7 +22,7 @@ from geomdiag.metrics.divergence import mean_pair_violation
 from geomdiag.metrics.symmetry import mean_violation
 from geomdiag.tasks.contract import Composition, Equivalence, Symmetry, Task
 from geomdiag.training.draws import Draws
-from geomdiag.training.networks import StackedNetwork
+from geomdiag.training.networks import StackedNetwork, look_up
 
 __all__ = ["SymmetryPrompt"]
 
@@ -231,7 +230,7 @@ class SymmetryPrompt:
             outputs = torch.split(found, [each.shape[1] for each in flat], dim=1)
         else:
             found = self._log_p(network, parameters, None)
-            outputs = tuple(_look_up(found, self.place[each]) for each in flat)
+            outputs = tuple(look_up(found, self.place[each]) for each in flat)
         losses = found.new_zeros(self.seeds)
         for each, drawn, log_p in zip(self.instances, rows, outputs, strict=True):
             of_ends = log_p.reshape(self.seeds, len(drawn), self.tuples, -1).transpose(0, 1)
@@ -269,13 +268,6 @@ class SymmetryPrompt:
                     sums=one.sums,
                 )
         return losses
-
-
-def _look_up(table: Tensor, index: Tensor) -> Tensor:
-    """Take rows of a (seeds, rows, width) table by a (seeds, n) index, each seed its own."""
-    seeds, rows, width = table.shape
-    offset = torch.arange(seeds, device=index.device)[:, None] * rows
-    return functional.embedding(index + offset, table.reshape(seeds * rows, width))
 
 
 def _check_size(task: Task, symmetry: Symmetry, seeds: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geomdiag.errors import TaskError
-from geomdiag.tasks.contract import FloatArray, IntArray
+from geomdiag.tasks.contract import MAX_TRIPLES, SAMPLED_TRIPLES, FloatArray, IntArray
 from geomdiag.tasks.graphs.sources import Graph
 
 __all__ = ["MAX_CLASSES", "TOLERANCE", "Distances", "GeodesicTriples", "geodesic_triples"]
@@ -16,11 +16,6 @@ __all__ = ["MAX_CLASSES", "TOLERANCE", "Distances", "GeodesicTriples", "geodesic
 TOLERANCE = 1e-9
 #: Largest number of distinct distances.
 MAX_CLASSES = 2000
-#: All geodesic triples are taken up to this number, a sample beyond it.
-MAX_TRIPLES = 5_000_000
-#: Size of that sample, drawn with replacement: the standard error of a mean is then the
-#: standard deviation over its square root.
-SAMPLE = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +115,7 @@ class GeodesicTriples:
 
 
 def geodesic_triples(
-    distances: Distances, *, limit: int = MAX_TRIPLES, sample: int = SAMPLE, seed: int = 0
+    distances: Distances, *, limit: int = MAX_TRIPLES, sample: int = SAMPLED_TRIPLES, seed: int = 0
 ) -> GeodesicTriples:
     """Return all triples (a, b, c) with ``d(a, b) + d(b, c) = d(a, c)``, or a sample of them.
 
