@@ -7,6 +7,7 @@ import difflib
 import math
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -473,22 +474,31 @@ def _section(cls: type[_T], key: str, values: object) -> _T:
     """Make `cls` from a TOML table, refusing keys it does not have."""
     if not isinstance(values, dict):
         raise _wrong(key, values, "a table")
-    fields = {entry.name: entry for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    required = [
+        entry.name
+        for entry in fields
+        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+    ]
+    check_keys(key, values, [entry.name for entry in fields], required=required)
+    return cls(**values)
+
+
+def check_keys(
+    key: str, values: dict[str, Any], allowed: Sequence[str], *, required: Sequence[str] = ()
+) -> None:
+    """Refuse a table with an unknown or a missing key; the message suggests the nearest one."""
     prefix = f"{key} " if key else ""
     for name in values:
-        if name not in fields:
-            close = difflib.get_close_matches(str(name), fields, n=1)
+        if name not in allowed:
+            close = difflib.get_close_matches(str(name), allowed, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise RecipeError(
-                f"{prefix}{name}: unknown key{hint}; allowed here: {', '.join(sorted(fields))}"
+                f"{prefix}{name}: unknown key{hint}; allowed here: {', '.join(sorted(allowed))}"
             )
-    for name, entry in fields.items():
-        required = (
-            entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-        )
-        if required and name not in values:
+    for name in required:
+        if name not in values:
             raise RecipeError(f"{prefix}{name}: missing; the recipe must say it")
-    return cls(**values)
 
 
 _MODELS: dict[str, type[TransformerModel | MLPModel]] = {
@@ -552,13 +562,22 @@ def load_recipe(path: str | Path) -> Recipe:
         If the file cannot be read, is not TOML, or is not a recipe (see `parse_recipe`).
     """
     path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"the recipe {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the recipe {path} is not TOML: {error}") from error
+    values = read_toml(path)
+    if "sweep" in values:
+        raise RecipeError(
+            f"{path} is a sweep, which stands for many recipes; read it with load_recipes"
+        )
     try:
         return parse_recipe(values)
     except RecipeError as error:
         raise RecipeError(f"recipe {path}: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read the plain values of a recipe or a sweep."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"the recipe {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the recipe {path} is not TOML: {error}") from error
