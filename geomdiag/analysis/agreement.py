@@ -21,11 +21,14 @@ FLOOR = {"loss": 1e-5, "accuracy": 0.05}
 #: Relative difference that no floor excuses, unless both values are below `LEAST`.
 GROSS, LEAST = 0.5, 1e-9
 
+#: Rows of the run's own curves are kept where the step has grown by this share since the last.
+GROWTH = 1e-3
+
 _QUANTITIES = ("train_loss", "heldout_loss", "train_accuracy", "heldout_accuracy")
 
 
 def compare(dataset: xr.Dataset, history: History | None, *, noisy: bool = False) -> xr.Dataset:
-    """Return the recorded values at the checkpoints' steps and how far the recomputed ones are.
+    """Return what a run recorded, and how far the recomputed values are from it.
 
     Parameters
     ----------
@@ -41,8 +44,9 @@ def compare(dataset: xr.Dataset, history: History | None, *, noisy: bool = False
     -------
     xr.Dataset
         ``recorded`` and ``disagreement`` over (step, quantity), the latter relative to the
-        recorded value (or the floor, where that is larger); empty when there is nothing to
-        compare. Where some differ by more than `TOLERANCE`, the attribute ``disagreement`` of
+        recorded value (or the floor, where that is larger), and ``history`` over
+        (history_step, quantity), the whole of the run's own curves; empty when there are
+        none. Where some differ by more than `TOLERANCE`, the attribute ``disagreement`` of
         the Dataset lists, as JSON, each quantity with its worst step and the count of steps.
     """
     steps = dataset["step"].values
@@ -54,16 +58,17 @@ def compare(dataset: xr.Dataset, history: History | None, *, noisy: bool = False
         part, name = quantity.split("_")
         if noisy and part == "train":
             continue
-        stored = _at(steps, history.step, np.asarray(history.values[quantity], dtype=np.float64))
-        if not np.isfinite(stored).any():
+        curve = np.asarray(history.values[quantity], dtype=np.float64)
+        if not np.isfinite(curve).any():
             continue
-        recorded[quantity] = stored
+        recorded[quantity] = _at(steps, history.step, curve)
         again = np.full(len(steps), np.nan)
         if name in dataset and "part" in dataset.coords and part in dataset["part"].values:
             again = dataset[name].sel(part=part).values.astype(np.float64)
-        relative[quantity] = _relative(again, stored, FLOOR[name])
-    if not recorded:
+        relative[quantity] = _relative(again, recorded[quantity], FLOOR[name])
+    if history is None or not recorded:
         return xr.Dataset()
+    kept = _thinned(history.step)
     outside = _outside(dataset, recorded)
     found = outside + [
         _verdict(quantity, steps, recorded[quantity], relative[quantity], dataset)
@@ -79,7 +84,20 @@ def compare(dataset: xr.Dataset, history: History | None, *, noisy: bool = False
                 {
                     "long_name": "value that the run itself recorded",
                     "units": "nat for losses, 1 for accuracies",
-                    "definition": f"found in {history.source if history else ''}",
+                    "definition": f"found in {history.source}",
+                },
+            ),
+            "history": (
+                ("history_step", "quantity"),
+                np.stack(
+                    [np.asarray(history.values[name], dtype=np.float64)[kept] for name in recorded],
+                    axis=1,
+                ),
+                {
+                    "long_name": "the run's own curves, between its checkpoints too",
+                    "units": "nat for losses, 1 for accuracies",
+                    "definition": f"found in {history.source}; a row is kept where the step has "
+                    f"grown by {GROWTH:.1%} since the last one kept",
                 },
             ),
             "disagreement": (
@@ -97,9 +115,25 @@ def compare(dataset: xr.Dataset, history: History | None, *, noisy: bool = False
                 },
             ),
         },
-        {"quantity": list(recorded)},
+        {
+            "quantity": list(recorded),
+            "history_step": (
+                "history_step",
+                np.asarray(history.step, dtype=np.int64)[kept],
+                {"long_name": "optimiser step of the run's own curves", "units": "1"},
+            ),
+        },
         {"disagreement": json.dumps(found, ensure_ascii=False)} if found else {},
     )
+
+
+def _thinned(steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows to keep of curves that may have one row for each of 100 000 steps."""
+    kept: list[int] = []
+    for row, step in enumerate(steps.tolist()):
+        if not kept or row == len(steps) - 1 or step >= (1 + GROWTH) * steps[kept[-1]]:
+            kept.append(row)
+    return np.array(kept, dtype=np.int64)
 
 
 def _outside(dataset: xr.Dataset, recorded: dict[str, NDArray[np.float64]]) -> list[dict[str, Any]]:
