@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         load_recipe,
         parse_recipe,
     )
+    from geomdiag.training.sweep import load_recipes, sweep_name
     from geomdiag.training.trainer import Progress, train
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "Training",
     "TransformerModel",
     "load_recipe",
+    "load_recipes",
     "parse_recipe",
+    "sweep_name",
     "train",
 ]
 
@@ -37,6 +40,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("Progress", "train"):
         from geomdiag.training import trainer as module
+    elif name in ("load_recipes", "sweep_name"):
+        from geomdiag.training import sweep as module  # type: ignore[no-redef]
     else:
         from geomdiag.training import recipe as module  # type: ignore[no-redef]
     return getattr(module, name)

@@ -381,8 +381,7 @@ class Recipe:
     auxiliary: AuxiliaryLoss | None = field(default=None, metadata=_ONLY_WHEN_SET)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.+-]*", self.name, re.ASCII):
-            raise _wrong("name", self.name, "letters, digits and _ . + - (it names a folder)")
+        check_name(self.name)
         if not isinstance(self.task, str):
             raise _wrong("task", self.task, "text such as 'modadd:p=113'")
         _choice("device", self.device, ("auto", "cpu", "cuda"))
@@ -482,6 +481,12 @@ def _section(cls: type[_T], key: str, values: object) -> _T:
     ]
     check_keys(key, values, [entry.name for entry in fields], required=required)
     return cls(**values)
+
+
+def check_name(name: object) -> None:
+    """Refuse what cannot name a folder."""
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name, re.ASCII):
+        raise _wrong("name", name, "letters, digits and _ . + - (it names a folder)")
 
 
 def check_keys(

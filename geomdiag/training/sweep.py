@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geomdiag.errors import RecipeError
-from geomdiag.training.recipe import Recipe, check_keys, parse_recipe, read_toml
+from geomdiag.training.recipe import Recipe, check_keys, check_name, parse_recipe, read_toml
 
 __all__ = ["load_recipes", "sweep_name"]
 
@@ -60,6 +60,7 @@ def load_recipes(path: str | Path) -> list[Recipe]:
         return [_parse(values, f"recipe {path}")]
     try:
         check_keys("", values, _TOP, required=("name", "sweep"))
+        check_name(values["name"])
         tables = values["sweep"]
         if not isinstance(tables, list) or not tables or not all(_is_table(t) for t in tables):
             raise RecipeError("sweep: expected a list of tables, [[sweep]]")
@@ -111,11 +112,12 @@ def _merged(base: dict[str, Any], *changes: dict[str, Any]) -> dict[str, Any]:
     for change in changes:
         for key, value in change.items():
             old = result.get(key)
-            whole = not (isinstance(old, dict) and isinstance(value, dict)) or (
-                # the keys of another network would be unknown to this one
-                "kind" in value and value["kind"] != old.get("kind")
-            )
-            result[key] = copy.deepcopy(value) if whole else _merged(old, value)
+            if not isinstance(old, dict) or not isinstance(value, dict):
+                result[key] = copy.deepcopy(value)
+            elif "kind" in value and value["kind"] != old.get("kind"):
+                result[key] = copy.deepcopy(value)  # it has other keys than the old kind
+            else:
+                result[key] = _merged(old, value)
     return result
 
 
@@ -151,8 +153,7 @@ def _expand(
             parts = [str(name)]
             parts += [str(variant["name"])] if "name" in variant else []
             parts += [
-                f"{key.rpartition('.')[2]}-{value}"
-                for key, value in zip(vary, values, strict=True)
+                f"{key.rpartition('.')[2]}-{value}" for key, value in zip(vary, values, strict=True)
             ]
             chosen = [_nested(key, value) for key, value in zip(vary, values, strict=True)]
             full = _merged(base, changes, *chosen) | {"name": "+".join(parts)}

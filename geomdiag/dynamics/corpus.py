@@ -1,0 +1,289 @@
+"""A corpus: many analysed runs as one flat table, small enough to keep beside the code.
+
+Criteria and forecasts are calibrated and judged on it. One row is one checkpoint, one column
+(`signal`) one number of a result, such as ``symmetry_violation[commutativity,mean]``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from geomdiag._replace import plain_errors, replacing
+from geomdiag.errors import StoreError
+from geomdiag.store import load, save
+
+__all__ = ["CAUSAL", "collect", "load_corpus", "onset", "save_corpus", "signals_of"]
+
+#: Accuracy that counts as generalised (held-out) or memorised (train) when it stays.
+REACHED = 0.99
+
+_MATRICES = ("embedding", "unembedding")
+#: Variables of a result that a corpus keeps; with the labels that it keeps of some dims.
+#: All of them are causal: a row depends on no later checkpoint.
+CAUSAL: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "accuracy": {},
+    "loss": {},
+    "logit_scale": {},
+    "symmetry_violation": {"statistic": ("mean", "max")},
+    "symmetry_js": {"statistic": ("mean", "max")},
+    "covered_accuracy": {},
+    "dimension": {"matrix": _MATRICES},
+    "norm": {"matrix": _MATRICES},
+    "concentration": {"matrix": _MATRICES},
+    "equivariant_share": {},
+    "restricted_loss": {},
+    "excluded_loss": {},
+    "distance_irrelevance": {},
+    "helix": {"matrix": _MATRICES[:1]},
+    "distortion": {"matrix": _MATRICES[:1]},
+    "predicted_distortion": {},
+    "order": {},
+    "additivity": {},
+    "alignment": {},
+}
+
+#: Earliest time that a ZIP archive can hold: the same corpus gives the same bytes.
+_NO_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def signals_of(dataset: xr.Dataset) -> dict[str, NDArray[np.float64]]:
+    """Return the numbers of one run's result that a corpus keeps, each over its steps.
+
+    Parameters
+    ----------
+    dataset : xr.Dataset
+        Result of one run, with the dim ``step``.
+
+    Returns
+    -------
+    dict of str to (step,) float array
+        ``variable`` or ``variable[label,...]`` to values; those that are missing at every step
+        are left out.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, labels in CAUSAL.items():
+        if name not in dataset or dataset[name].dims[:1] != ("step",):
+            continue
+        variable = dataset[name]
+        for dim, wanted in labels.items():
+            own = variable[dim].values.astype(str)
+            variable = variable.isel({dim: np.isin(own, wanted)})
+        values = np.asarray(variable.values, dtype=np.float64)
+        axes = [variable[dim].values.astype(str).tolist() for dim in variable.dims[1:]]
+        for place in np.ndindex(values.shape[1:]):
+            column = values[(slice(None), *place)]
+            if np.isnan(column).all():
+                continue
+            words = ",".join(axis[i] for axis, i in zip(axes, place, strict=True))
+            found[f"{name}[{words}]" if words else name] = column
+    return found
+
+
+def onset(steps: ArrayLike, values: ArrayLike, level: float = REACHED) -> tuple[float, float]:
+    """Return the last step below a level and the first from which a curve stays at or above it.
+
+    Parameters
+    ----------
+    steps : (n,) int array
+        Increasing.
+    values : (n,) float array
+        Missing values (NaN) are passed over.
+    level : float
+        Level.
+
+    Returns
+    -------
+    float, float
+        The first is NaN when the curve is there from its first step on, both are NaN when it
+        does not end there.
+    """
+    curve = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(curve)
+    at, there = np.asarray(steps)[known], curve[known] >= level
+    if not len(at) or not there[-1]:
+        return math.nan, math.nan
+    below = np.flatnonzero(~there)
+    if not len(below):
+        return math.nan, float(at[0])
+    return float(at[below[-1]]), float(at[below[-1] + 1])
+
+
+def _curve(dataset: xr.Dataset, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return steps and accuracy of a part: the run's own curve, else the checkpoints'."""
+    quantity = f"{part}_accuracy"
+    if "history" in dataset and quantity in dataset["quantity"].values:
+        history = dataset["history"].sel(quantity=quantity)
+        return dataset["history_step"].values, history.values
+    if "accuracy" in dataset and part in dataset["part"].values:
+        return dataset["step"].values, dataset["accuracy"].sel(part=part).values
+    return np.array([], dtype=np.int64), np.array([])
+
+
+def collect(
+    runs: Iterable[tuple[str, xr.Dataset]], *, recipes: Mapping[str, str] | None = None
+) -> xr.Dataset:
+    """Return many runs' results as one table.
+
+    Parameters
+    ----------
+    runs : iterable of (str, xr.Dataset)
+        Name and result of each run. What stands before the last ``/`` of a name is the
+        ``setting`` that runs of several seeds share.
+    recipes : mapping of str to str, optional
+        Name of a run to all that is needed to train it again, as JSON.
+
+    Returns
+    -------
+    xr.Dataset
+        ``value`` (signal, row), float32, one row a checkpoint, NaN where a run has no such number;
+        ``step``, ``run_index`` (row); and over (run): ``task``, ``setting``, ``architecture``,
+        ``recipe``, ``last_step``, ``t_memorised``, ``t_generalised`` (first step from which
+        accuracy stays at or above 0.99, NaN if it does not), ``t_generalised_after`` (the last
+        step seen before it), from the run's own curves where it has some; ``t_symmetry``,
+        ``t_geometry``, ``t_settled`` and ``stage_order`` are those of its stages.
+
+    Raises
+    ------
+    StoreError
+        If two runs have one name, or there is none.
+    """
+    names: list[str] = []
+    facts: dict[str, list[object]] = {key: [] for key in _FACTS}
+    steps: list[NDArray[np.int64]] = []
+    columns: list[dict[str, NDArray[np.float64]]] = []
+    for name, dataset in runs:
+        if name in names:
+            raise StoreError(f"two runs are called {name!r}; a corpus needs different names")
+        names.append(name)
+        steps.append(dataset["step"].values.astype(np.int64))
+        columns.append(signals_of(dataset))
+        curves = {part: _curve(dataset, part) for part in ("train", "heldout")}
+        after, generalised = onset(*curves["heldout"])
+        stages = "stage_order" in dataset and "stage_boundary" in dataset
+        last = max((float(at[-1]) for at, _ in curves.values() if len(at)), default=math.nan)
+        facts["task"].append(str(dataset.attrs.get("task", "")))
+        facts["setting"].append(name.rpartition("/")[0])
+        facts["architecture"].append(str(dataset.attrs.get("architecture", "")))
+        facts["recipe"].append((recipes or {}).get(name, ""))
+        facts["last_step"].append(float(np.fmax(last, steps[-1][-1])))
+        facts["t_memorised"].append(onset(*curves["train"])[1])
+        facts["t_generalised"].append(generalised)
+        facts["t_generalised_after"].append(after)
+        facts["stage_order"].append(str(dataset["stage_order"].values) if stages else "")
+        for name in _BOUNDARIES:
+            one = dataset["stage_boundary"].sel(boundary=name) if stages else math.nan
+            facts[name].append(float(one))
+    if not names:
+        raise StoreError("there are no runs to make a corpus of")
+    signals = sorted({signal for own in columns for signal in own})
+    place = {signal: i for i, signal in enumerate(signals)}
+    # whole columns lie together, so that they compress
+    values = np.full((len(signals), sum(map(len, steps))), np.nan, dtype=np.float32)
+    start = 0
+    for at, own in zip(steps, columns, strict=True):
+        for signal, column in own.items():
+            values[place[signal], start : start + len(at)] = column
+        start += len(at)
+    order = np.repeat(np.arange(len(names), dtype=np.int32), [len(at) for at in steps])
+    return xr.Dataset(
+        {
+            "value": (("signal", "row"), values),
+            "step": ("row", np.concatenate(steps)),
+            "run_index": ("row", order),
+            **{
+                key: ("run", np.array(column, dtype=dtype))
+                for (key, dtype), column in zip(_FACTS.items(), facts.values(), strict=True)
+            },
+        },
+        {"signal": ("signal", np.array(signals)), "run": ("run", np.array(names))},
+        {"format": "geomdiag-corpus", "format_version": 1},
+    )
+
+
+_BOUNDARIES = ("t_symmetry", "t_geometry", "t_settled")
+_FACTS: dict[str, type] = {
+    "task": str,
+    "setting": str,
+    "architecture": str,
+    "recipe": str,
+    "last_step": np.float64,
+    "t_memorised": np.float64,
+    "t_generalised": np.float64,
+    "t_generalised_after": np.float64,
+    "stage_order": str,
+    **dict.fromkeys(_BOUNDARIES, np.float64),
+}
+
+
+def save_corpus(corpus: xr.Dataset, path: str | os.PathLike[str]) -> Path:
+    """Write a corpus as one file: a result's Zarr hierarchy in a ZIP archive.
+
+    Parameters
+    ----------
+    corpus : xr.Dataset
+        As `collect` gives it.
+    path : path
+        File; replaced in one step. The same corpus gives the same bytes.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written.
+    """
+    target = Path(path).resolve()
+    with plain_errors(target), tempfile.TemporaryDirectory() as folder:
+        root = save(xr.DataTree(corpus), Path(folder) / "corpus.zarr")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for file in sorted(path for path in root.rglob("*") if path.is_file()):
+                entry = zipfile.ZipInfo(file.relative_to(root).as_posix(), _NO_TIME)
+                archive.writestr(entry, file.read_bytes())
+    return target
+
+
+def load_corpus(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Read a corpus into memory.
+
+    Parameters
+    ----------
+    path : path
+        File that `save_corpus` wrote.
+
+    Returns
+    -------
+    xr.Dataset
+        Equal to the one that was saved.
+
+    Raises
+    ------
+    StoreError
+        If it is no corpus.
+    """
+    target = Path(path).resolve()
+    expected = "expected the one file that geomdiag.dynamics.corpus.save_corpus writes"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder) / "corpus.zarr"
+            with zipfile.ZipFile(target) as archive:
+                archive.extractall(root)
+            corpus = load(root).to_dataset()
+    except (OSError, zipfile.BadZipFile, StoreError) as error:
+        raise StoreError(f"{target} cannot be read as a corpus: {error}; {expected}") from error
+    if corpus.attrs.get("format") != "geomdiag-corpus":
+        raise StoreError(f"{target} is no corpus; {expected}")
+    return corpus
