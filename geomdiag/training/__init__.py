@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geomdiag.training.many import train_all
     from geomdiag.training.recipe import (
         Checkpoints,
         MLPModel,
@@ -32,6 +33,7 @@ __all__ = [
     "parse_recipe",
     "sweep_name",
     "train",
+    "train_all",
 ]
 
 
@@ -40,6 +42,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("Progress", "train"):
         from geomdiag.training import trainer as module
+    elif name == "train_all":
+        from geomdiag.training import many as module  # type: ignore[no-redef]
     elif name in ("load_recipes", "sweep_name"):
         from geomdiag.training import sweep as module  # type: ignore[no-redef]
     else:

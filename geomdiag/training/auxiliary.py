@@ -26,16 +26,7 @@ _PERTURBATIONS, _INPUTS = 10, 11
 
 
 class Auxiliary(ABC):
-    """A loss beside the cross-entropy.
-
-    Parameters
-    ----------
-    weight : float
-        Factor that the trainer multiplies it by.
-    """
-
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
+    """A loss beside the cross-entropy."""
 
     @abstractmethod
     def losses(self, parameters: Mapping[str, Tensor], step: int) -> Tensor:
@@ -84,12 +75,9 @@ class SpectralPrior(Auxiliary):
         Names its tables.
     tokens : int
         Rows that count, from the first.
-    weight : float
-        See `Auxiliary`.
     """
 
-    def __init__(self, kind: str, network: StackedNetwork, tokens: int, weight: float) -> None:
-        super().__init__(weight)
+    def __init__(self, kind: str, network: StackedNetwork, tokens: int) -> None:
         self.kind, self.names, self.tokens = kind, network.embeddings, tokens
 
     def losses(self, parameters: Mapping[str, Tensor], step: int) -> Tensor:  # noqa: ARG002
@@ -131,8 +119,6 @@ class Lipschitz(Auxiliary):
         See above.
     device : torch.device
         Where it runs.
-    weight : float
-        See `Auxiliary`.
     """
 
     def __init__(
@@ -144,9 +130,7 @@ class Lipschitz(Auxiliary):
         tuples: int,
         perturbation: float,
         device: torch.device,
-        weight: float,
     ) -> None:
-        super().__init__(weight)
         self.network, self.symbols = network, task.vocabulary
         self.tuples, self.perturbation = tuples, perturbation
         columns = np.ascontiguousarray(task.inputs.T)
@@ -194,39 +178,35 @@ class Prompt(Auxiliary):
 
     Parameters
     ----------
-    recipe : Recipe
-        With an ``[auxiliary]`` whose kind is a symmetry or ``"consistency"``.
-    task : Task
-        Whose symmetries.
     network : StackedNetwork
         Network.
-    device : torch.device
-        Where it runs.
+    task : Task
+        Whose symmetries.
+    seeds : sequence of int
+        Of the networks.
     kind : str
-        Which.
+        Which: a symmetry or ``"consistency"``.
     tuples : int
         Instances drawn each step; 0: all.
-    weight : float
-        See `Auxiliary`.
+    device : torch.device
+        Where it runs.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
-        task: Task,
         network: StackedNetwork,
-        device: torch.device,
+        task: Task,
+        seeds: Sequence[int],
         *,
         kind: str,
         tuples: int,
-        weight: float,
+        device: torch.device,
     ) -> None:
         from geomdiag.training.prompts import SymmetryPrompt
 
-        super().__init__(weight)
         self.network = network
         names = CONSISTENCY if kind == "consistency" else (kind,)
-        self.prompt = SymmetryPrompt(task, names, tuples, recipe.training.seeds, device)
+        self.prompt = SymmetryPrompt(task, names, tuples, seeds, device)
 
     def losses(self, parameters: Mapping[str, Tensor], step: int) -> Tensor:
         """Return the violation of each seed; see `Auxiliary.losses`."""
@@ -234,7 +214,11 @@ class Prompt(Auxiliary):
 
 
 def build_auxiliary(
-    recipe: Recipe, task: Task, network: StackedNetwork, device: torch.device
+    recipe: Recipe,
+    task: Task,
+    network: StackedNetwork,
+    device: torch.device,
+    seeds: Sequence[int] | None = None,
 ) -> Auxiliary | None:
     """Return what a recipe's ``[auxiliary]`` describes, or None where it has none.
 
@@ -248,22 +232,22 @@ def build_auxiliary(
         Network.
     device : torch.device
         Where the training runs.
+    seeds : sequence of int, optional
+        One for each stacked network. None: the recipe's.
     """
     asked = recipe.auxiliary
     if asked is None:
         return None
+    seeds = recipe.training.seeds if seeds is None else seeds
     if asked.kind == "lipschitz":
         return Lipschitz(
             network,
             task,
-            recipe.training.seeds,
+            seeds,
             tuples=asked.tuples,
             perturbation=asked.perturbation,
             device=device,
-            weight=asked.weight,
         )
     if asked.kind in PRIORS:
-        return SpectralPrior(asked.kind, network, task.tokens, asked.weight)
-    return Prompt(
-        recipe, task, network, device, kind=asked.kind, tuples=asked.tuples, weight=asked.weight
-    )
+        return SpectralPrior(asked.kind, network, task.tokens)
+    return Prompt(network, task, seeds, kind=asked.kind, tuples=asked.tuples, device=device)

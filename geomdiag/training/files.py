@@ -35,6 +35,7 @@ __all__ = [
     "read_state",
     "remove_checkpoints",
     "run_folder",
+    "stacked_names",
     "state_path",
     "versions",
     "write_run",
@@ -308,3 +309,18 @@ def read_state(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | N
         raise RecipeError(
             f"{path} is damaged ({error}); remove it to train from the beginning"
         ) from error
+
+
+def stacked_names(recipe: Recipe, notes: Mapping[str, Any]) -> list[str]:
+    """Return the names of the recipes whose state a file holds, by the file's notes.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        In whose folder the file lies.
+    notes : mapping
+        As `read_state` returns them.
+    """
+    # those from before recipes were stacked do not say it
+    names: list[str] = notes.get("recipes", [recipe.name])
+    return names

@@ -1,4 +1,4 @@
-"""Networks that many seeds share: every parameter carries a leading seed dimension.
+"""Networks that many seeds share: every parameter carries a leading dimension of networks.
 
 A forward pass is a handful of batched matrix products over all seeds. What depends on one
 symbol and one position only (keys, values, hidden pre-activations) is computed once per symbol
@@ -7,10 +7,11 @@ and then looked up for the inputs; only the position that is read out goes throu
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -46,8 +47,6 @@ class StackedNetwork(ABC):
     scales: dict[str, float]
     #: Token tables: one for all operands, or one for each.
     embeddings: tuple[str, ...]
-    #: Units of the hidden layer, the widest thing that each input has of its own.
-    width: int
     #: The parameter whose product with the last activations is the logits.
     readout: str
     #: Matrices between embeddings and read-out: which axes of one seed's parameter run over
@@ -55,7 +54,7 @@ class StackedNetwork(ABC):
     matrices: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
     def __init__(self, model: TransformerModel | MLPModel) -> None:
-        self.output_scale = model.output_scale
+        self.output_scale: float | Tensor = model.output_scale
 
     def initial(self, seed: int) -> dict[str, NDArray[np.float64]]:
         """Return the initial parameters of one seed.
@@ -80,19 +79,40 @@ class StackedNetwork(ABC):
             for name, shape in self.shapes.items()
         }
 
+    def with_output_scales(self, scales: Sequence[float], like: Tensor) -> Self:
+        """Return the network with an output scale for each of the stacked ones.
+
+        Parameters
+        ----------
+        scales : sequence of float
+            One a network.
+        like : tensor
+            Gives type and device.
+        """
+        result = copy.copy(self)
+        if any(scale != self.output_scale for scale in scales):
+            result.output_scale = like.new_tensor(scales)[:, None, None]
+        return result
+
+    def of(self, networks: slice) -> Self:
+        """Return the network for some of the stacked ones."""
+        result = copy.copy(self)
+        if isinstance(self.output_scale, Tensor):
+            result.output_scale = self.output_scale[networks]
+        return result
+
     def stored(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the parameters as checkpoints hold them.
 
         The output scale is multiplied into the read-out, so that whoever runs the checkpoint
         finds the logits that were trained without knowing of the scale.
         """
-        result = dict(parameters)
-        if self.output_scale != 1:
-            result[self.readout] = result[self.readout] * self.output_scale
-        return result
+        return {**parameters, self.readout: self._scaled(parameters[self.readout])}
 
-    def _scaled(self, logits: Tensor) -> Tensor:
-        return logits if self.output_scale == 1 else logits * self.output_scale
+    def _scaled(self, values: Tensor) -> Tensor:
+        """Multiply (networks, a, b) values by the output scale."""
+        one = not isinstance(self.output_scale, Tensor) and self.output_scale == 1
+        return values if one else values * self.output_scale
 
     @abstractmethod
     def logits(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
@@ -142,7 +162,6 @@ class StackedTransformer(StackedNetwork):
         self.d_head = model.d_model // model.heads
         self._activation = _ACTIVATIONS[model.activation]
         d, m, h, e = model.d_model, model.d_mlp, model.heads, self.d_head
-        self.width = m
         vocabulary = self.symbols + int(model.equals_token)
         context = self.arity + int(model.equals_token)
         attention, mlp = "blocks.0.attn.", "blocks.0.mlp."
@@ -273,7 +292,6 @@ class StackedMLP(StackedNetwork):
         self.model = model
         self._activation = _ACTIVATIONS[model.activation]
         symbols, e, m = task.vocabulary, model.d_embed, model.d_hidden
-        self.width = m
         weights: dict[str, tuple[tuple[int, ...], int]]
         if model.combine == "concatenate":
             weights = {

@@ -1,12 +1,11 @@
-"""Optimisers on one flat tensor: all parameters of all seeds in a few operations."""
+"""Optimisers on one flat tensor: all parameters of all networks in a few operations."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -22,29 +21,34 @@ _ITERATIONS = 5
 _SMALLEST_NORM = 1e-7
 
 
-class _Common(TypedDict, total=False):
-    """What every optimiser is told, as `geomdiag.training.recipe.Training` has it."""
+def _part(factor: float | Tensor, window: slice) -> float | Tensor:
+    return factor[window] if isinstance(factor, Tensor) else factor
 
-    lr: float
-    weight_decay: float
-    warmup: int
-    grokfast: float
-    grokfast_decay: float
+
+def _add(target: Tensor, change: Tensor, factor: float | Tensor) -> None:
+    """Add ``factor · change`` in place."""
+    if isinstance(factor, Tensor):
+        target.addcmul_(change, factor)
+    else:
+        target.add_(change, alpha=factor)
 
 
 class Optimiser(ABC):
-    """One step along the gradient for all seeds; no element sees another seed's.
+    """One step along the gradient for all networks; no element sees another network's.
 
-    With `grokfast` each gradient ``g`` is replaced by ``g + grokfast · m``, where ``m`` is the
+    With ``grokfast`` each gradient ``g`` is replaced by ``g + grokfast · m``, where ``m`` is the
     running mean ``m ← decay · m + (1 - decay) · g``, which begins at the first gradient
     (Grokfast-EMA, arXiv 2405.20233, whose code begins like that).
 
     Parameters
     ----------
     flat : (n,) tensor
-        All parameters of all seeds, changed in place.
-    lr, weight_decay, warmup, grokfast, grokfast_decay : float, float, int, float, float
-        As in `geomdiag.training.recipe.Training`.
+        All parameters of all networks, changed in place.
+    settings : sequence of Training
+        What is asked for. Several may differ in their numbers only: they have one optimiser,
+        and all or none of them ``grokfast``.
+    owner : (n,) int64 tensor, optional
+        Which of the settings holds for each element; needed when there are several.
 
     Attributes
     ----------
@@ -57,55 +61,63 @@ class Optimiser(ABC):
     """
 
     def __init__(
-        self,
-        flat: Tensor,
-        *,
-        lr: float = 1e-3,
-        weight_decay: float = 1.0,
-        warmup: int = 10,
-        grokfast: float = 0.0,
-        grokfast_decay: float = 0.98,
+        self, flat: Tensor, settings: Sequence[Training], owner: Tensor | None = None
     ) -> None:
-        self.flat = flat
-        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
-        self.grokfast, self.grokfast_decay = grokfast, grokfast_decay
+        self.flat, self.settings, self.owner = flat, tuple(settings), owner
         self.gradient = torch.zeros_like(flat)
         self.state: dict[str, Tensor] = {}
-        if grokfast:
+        self.grokfast = self.settings[0].grokfast > 0
+        if self.grokfast:
             self.state["slow"] = torch.zeros_like(flat)
         self.step_count = 0
+        self._spread: dict[str, tuple[list[float], Tensor]] = {}
+
+    def _each(self, name: str, value: Callable[[Training], float]) -> float | Tensor:
+        """Return a number where all settings agree on it, else one for each element.
+
+        Kept under `name` until it changes: most numbers do so in the first steps only.
+        """
+        values = [value(one) for one in self.settings]
+        if self.owner is None or values.count(values[0]) == len(values):
+            return values[0]
+        known = self._spread.get(name)
+        if known is None or known[0] != values:
+            few = torch.tensor(values, dtype=self.flat.dtype).to(self.flat.device)
+            known = self._spread[name] = (values, few[self.owner])
+        return known[1]
+
+    def _rate(self, one: Training) -> float:
+        """Return the learning rate of this step."""
+        return one.lr * min(1.0, self.step_count / one.warmup) if one.warmup else one.lr
 
     @torch.no_grad()
     def update(self) -> None:
         """Take one step along `gradient`."""
         self.step_count += 1
-        step = self.step_count
         if self.grokfast:
             slow = self.state["slow"]
-            if step == 1:
+            if self.step_count == 1:
                 slow.copy_(self.gradient)
             else:
-                slow.lerp_(self.gradient, 1 - self.grokfast_decay)
-            self.gradient.add_(slow, alpha=self.grokfast)
-        self._step(self.lr * min(1.0, step / self.warmup) if self.warmup else self.lr)
+                slow.lerp_(self.gradient, self._each("slow", lambda one: 1 - one.grokfast_decay))
+            _add(self.gradient, slow, self._each("grokfast", lambda one: one.grokfast))
+        self._step()
 
     @abstractmethod
-    def _step(self, rate: float) -> None:
-        """Change `flat` at this learning rate."""
+    def _step(self) -> None:
+        """Change `flat`."""
 
 
 class AdamW(Optimiser):
     """Adam with decoupled weight decay and linear warm-up (arXiv 1711.05101).
 
-    Element by element the same as ``torch.optim.AdamW`` with its default ``eps``; so seeds
+    Element by element the same as ``torch.optim.AdamW`` with its default ``eps``; so networks
     never mix.
 
     Parameters
     ----------
-    flat, **settings
+    flat, settings, owner
         As `Optimiser`.
-    betas : pair of float
-        Decay of the running means of the gradient and of its square.
     leading : int, optional
         Only the first so many elements are changed. None: all.
     """
@@ -113,26 +125,40 @@ class AdamW(Optimiser):
     def __init__(
         self,
         flat: Tensor,
+        settings: Sequence[Training],
+        owner: Tensor | None = None,
         *,
-        betas: tuple[float, float],
         eps: float = 1e-8,
         leading: int | None = None,
-        **settings: Unpack[_Common],
     ) -> None:
-        super().__init__(flat, **settings)
-        self.betas, self.eps, self.leading = betas, eps, leading
+        super().__init__(flat, settings, owner)
+        self.eps, self.leading = eps, leading
         self.state["mean"] = torch.zeros_like(flat[:leading])
         self.state["square"] = torch.zeros_like(flat[:leading])
 
-    def _step(self, rate: float) -> None:
-        first, second = self.betas
-        flat, gradient = self.flat[: self.leading], self.gradient[: self.leading]
+    def _step(self) -> None:
+        step, leading = self.step_count, slice(self.leading)
+
+        def each(name: str, value: Callable[[Training], float]) -> float | Tensor:
+            return _part(self._each(name, value), leading)
+
+        flat, gradient = self.flat[leading], self.gradient[leading]
         mean, square = self.state["mean"], self.state["square"]
-        mean.lerp_(gradient, 1 - first)
-        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        root = square.sqrt().div_(math.sqrt(1 - second**self.step_count)).add_(self.eps)
-        flat.mul_(1 - rate * self.weight_decay)
-        flat.addcdiv_(mean, root, value=-rate / (1 - first**self.step_count))
+        mean.lerp_(gradient, each("first", lambda one: 1 - one.betas[0]))
+        square.mul_(each("second", lambda one: one.betas[1]))
+        share = each("share", lambda one: 1 - one.betas[1])
+        if isinstance(share, Tensor):
+            square.addcmul_(gradient * share, gradient)
+        else:
+            square.addcmul_(gradient, gradient, value=share)
+        root = square.sqrt()
+        root.div_(each("root", lambda one: math.sqrt(1 - one.betas[1] ** step))).add_(self.eps)
+        flat.mul_(each("decay", lambda one: 1 - self._rate(one) * one.weight_decay))
+        rate = each("rate", lambda one: -self._rate(one) / (1 - one.betas[0] ** step))
+        if isinstance(rate, Tensor):
+            flat.addcdiv_(mean * rate, root)
+        else:
+            flat.addcdiv_(mean, root, value=rate)
 
 
 class SGD(Optimiser):
@@ -142,21 +168,21 @@ class SGD(Optimiser):
 
     Parameters
     ----------
-    flat, **settings
+    flat, settings, owner
         As `Optimiser`.
-    momentum : float
-        Share of the last change that is added to the next.
     """
 
-    def __init__(self, flat: Tensor, *, momentum: float, **settings: Unpack[_Common]) -> None:
-        super().__init__(flat, **settings)
-        self.momentum = momentum
+    def __init__(
+        self, flat: Tensor, settings: Sequence[Training], owner: Tensor | None = None
+    ) -> None:
+        super().__init__(flat, settings, owner)
         self.state["momentum"] = torch.zeros_like(flat)
 
-    def _step(self, rate: float) -> None:
+    def _step(self) -> None:
         change = self.state["momentum"]
-        change.mul_(self.momentum).add_(self.gradient).add_(self.flat, alpha=self.weight_decay)
-        self.flat.add_(change, alpha=-rate)
+        change.mul_(self._each("momentum", lambda one: one.momentum)).add_(self.gradient)
+        _add(change, self.flat, self._each("decay", lambda one: one.weight_decay))
+        _add(self.flat, change, self._each("rate", lambda one: -self._rate(one)))
 
 
 @dataclass(frozen=True)
@@ -182,6 +208,10 @@ class Matrix:
         """Return the window as a view (seeds, *outputs, *inputs)."""
         axes = (0, *(axis + 1 for axis in (*self.outputs, *self.inputs)))
         return flat[self.window].view(self.shape).permute(axes)
+
+    def part(self, factor: float | Tensor) -> float | Tensor:
+        """Return a factor of all elements as one of the view's."""
+        return self.view(factor) if isinstance(factor, Tensor) else factor
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -223,14 +253,12 @@ class Muon(AdamW):
 
     For each of `matrices`, stored as (outputs, inputs), the same as ``torch.optim.Muon`` (with
     Nesterov's momentum and its original scaling of the learning rate,
-    ``sqrt(max(1, outputs / inputs))``), all seeds at once, in full precision.
+    ``sqrt(max(1, outputs / inputs))``), all networks at once, in full precision.
 
     Parameters
     ----------
-    flat, betas, **settings
-        As `AdamW`.
-    momentum : float
-        Share of the running mean of the gradient that a step keeps.
+    flat, settings, owner
+        As `Optimiser`.
     matrices : mapping of str to Matrix
         They lie behind one another at the end of `flat`.
 
@@ -242,30 +270,33 @@ class Muon(AdamW):
     def __init__(
         self,
         flat: Tensor,
+        settings: Sequence[Training],
+        owner: Tensor | None = None,
         *,
-        betas: tuple[float, float],
-        momentum: float,
         matrices: Mapping[str, Matrix],
-        **settings: Unpack[_Common],
     ) -> None:
         leading = min(matrix.window.start for matrix in matrices.values())
-        super().__init__(flat, betas=betas, leading=leading, **settings)
-        self.momentum, self.matrices = momentum, dict(matrices)
+        super().__init__(flat, settings, owner, leading=leading)
+        self.matrices = dict(matrices)
         # as long as `flat`, so that the windows fit
         self.state["momentum"] = torch.zeros_like(flat)
 
-    def _step(self, rate: float) -> None:
-        super()._step(rate)
-        momentum = self.state["momentum"]
-        momentum[self.leading :].lerp_(self.gradient[self.leading :], 1 - self.momentum)
+    def _step(self) -> None:
+        super()._step()
+        momentum, rest = self.state["momentum"], slice(self.leading, None)
+        kept = self._each("momentum", lambda one: one.momentum)
+        new = self._each("new", lambda one: 1 - one.momentum)
+        decay = self._each("decay", lambda one: 1 - self._rate(one) * one.weight_decay)
+        momentum[rest].lerp_(self.gradient[rest], _part(new, rest))
         for matrix in self.matrices.values():
             rows, columns = matrix.sizes
-            change = matrix.view(self.gradient).lerp(matrix.view(momentum), self.momentum)
+            change = matrix.view(self.gradient).lerp(matrix.view(momentum), matrix.part(kept))
             change = orthogonalised(change.reshape(len(change), rows, columns))
             values = matrix.view(self.flat)
-            values.mul_(1 - rate * self.weight_decay)
+            values.mul_(matrix.part(decay))
             scale = math.sqrt(max(1.0, rows / columns))
-            values.sub_(change.view(values.shape), alpha=rate * scale)
+            rate = self._each(f"rate {scale}", lambda one, by=scale: -self._rate(one) * by)  # type: ignore[misc]
+            _add(values, change.view(values.shape), matrix.part(rate))
 
 
 def flat_order(network: StackedNetwork, settings: Training) -> list[str]:
@@ -277,38 +308,37 @@ def flat_order(network: StackedNetwork, settings: Training) -> list[str]:
 
 
 def build_optimiser(
-    network: StackedNetwork, settings: Training, flat: Tensor, seeds: int
+    network: StackedNetwork, settings: Sequence[Training], members: Sequence[int], flat: Tensor
 ) -> Optimiser:
-    """Return the optimiser that a recipe's ``[training]`` describes.
+    """Return the optimiser that the ``[training]`` of recipes describes.
 
     Parameters
     ----------
     network : StackedNetwork
         Whose parameters.
-    settings : Training
-        Settings.
+    settings : sequence of Training
+        Settings, one a recipe; see `Optimiser`.
+    members : sequence of int
+        Recipe of each stacked network.
     flat : (n,) tensor
-        All parameters, in the order of `flat_order`, those of all seeds together.
-    seeds : int
-        How many.
+        All parameters, in the order of `flat_order`, those of all networks together.
     """
-    common: _Common = {
-        "lr": settings.lr,
-        "weight_decay": settings.weight_decay,
-        "warmup": settings.warmup,
-        "grokfast": settings.grokfast,
-        "grokfast_decay": settings.grokfast_decay,
-    }
-    if settings.optimiser == "sgd":
-        return SGD(flat, momentum=settings.momentum, **common)
-    if settings.optimiser == "adamw":
-        return AdamW(flat, betas=settings.betas, **common)
+    count = len(members)
+    shapes = {name: (count, *network.shapes[name]) for name in flat_order(network, settings[0])}
+    owner = None
+    if len(settings) > 1:
+        of = torch.tensor(members)
+        sizes = [math.prod(shape) // count for shape in shapes.values()]
+        owner = torch.cat([of.repeat_interleave(size) for size in sizes]).to(flat.device)
+    if settings[0].optimiser == "sgd":
+        return SGD(flat, settings, owner)
+    if settings[0].optimiser == "adamw":
+        return AdamW(flat, settings, owner)
     matrices = {}
     start = 0
-    for name in flat_order(network, settings):
-        shape = (seeds, *network.shapes[name])
+    for name, shape in shapes.items():
         window = slice(start, start + math.prod(shape))
         start = window.stop
         if name in network.matrices:
             matrices[name] = Matrix(window, shape, *network.matrices[name])
-    return Muon(flat, betas=settings.betas, momentum=settings.momentum, matrices=matrices, **common)
+    return Muon(flat, settings, owner, matrices=matrices)

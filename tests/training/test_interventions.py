@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from geomdiag.training import Progress, Recipe, train
+from geomdiag.training import Progress, Recipe, Training, train
 from geomdiag.training.networks import build_network
 from geomdiag.training.optimiser import Matrix, Muon
 from geomdiag.training.trainer import noisy_answers, train_rows
@@ -174,10 +174,8 @@ def test_muon_differs_from_torchs_by_bfloat16_only(rows: int, columns: int) -> N
     start = torch.randn(3, rows, columns, generator=generator)
     flat = start.flatten().clone()
     matrix = Matrix(slice(0, flat.numel()), tuple(start.shape), (0,), (1,))
-    ours = Muon(
-        flat, lr=0.1, betas=(0.9, 0.98), momentum=0.9, weight_decay=0.0, warmup=0,
-        matrices={"all": matrix},
-    )  # fmt: skip
+    settings = Training(steps=5, lr=0.1, weight_decay=0.0, warmup=0, optimiser="muon")
+    ours = Muon(flat, [settings], matrices={"all": matrix})
     theirs = [torch.nn.Parameter(one.clone()) for one in start]
     reference = torch.optim.Muon(theirs, lr=0.1, momentum=0.9, weight_decay=0.0)
     for _ in range(5):

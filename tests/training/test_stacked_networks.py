@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naive_networks import Naive, small
 
+from geomdiag.training import Training
 from geomdiag.training.networks import build_network
 from geomdiag.training.optimiser import AdamW
 
@@ -94,7 +95,7 @@ def test_updates_equal_those_of_torch(warmup: int, decay: float, seed: int) -> N
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(7, generator=generator, dtype=torch.float64)
     flat = start.clone()
-    ours = AdamW(flat, lr=1e-2, betas=(0.9, 0.98), weight_decay=decay, warmup=warmup)
+    ours = AdamW(flat, [Training(steps=20, lr=1e-2, weight_decay=decay, warmup=warmup)])
     theirs = torch.nn.Parameter(start.clone())
     reference = torch.optim.AdamW([theirs], lr=1e-2, betas=(0.9, 0.98), weight_decay=decay)
     for step in range(1, 21):

@@ -322,12 +322,13 @@ def test_seeds_in_groups_equal_all_at_once(
     recipe = small(training={"seeds": 5, "split_seed": "seed"}, dtype="float64", **more)
     together = train(recipe, tmp_path / "together")
     # 15 inputs, 12 hidden units, 8 bytes: two seeds, two, and one
-    monkeypatch.setattr(trainer, "_HIDDEN_BYTES", 2 * 15 * 12 * 8)
+    monkeypatch.setitem(trainer.HIDDEN_BYTES, "cpu", 2 * 15 * 12 * 8)
+    monkeypatch.setattr(trainer, "_HIDDEN_BYTES_AUXILIARY", 2 * 15 * 12 * 8)
     groups: list[int] = []
     original = trainer._Training.learn
 
     def learn(self: trainer._Training, step: int, *, descend: bool) -> Any:
-        groups[:] = [len(part.answers) for _, part in self.groups]
+        groups[:] = [len(group.part.answers) for group in self.groups]
         return original(self, step, descend=descend)
 
     monkeypatch.setattr(trainer._Training, "learn", learn)
