@@ -1,6 +1,7 @@
 """Steps · seeds per second of the stacked trainer, against a plain step and against its floor.
 
-Run ``python benchmarks/training.py`` (``--threads 1 2``, ``--seeds 8``, ``--repeats 9``).
+Run ``python benchmarks/training.py`` (``--threads 1 2``, ``--seeds 8``, ``--repeats 9``;
+``--compile`` adds the compiled step, at half a minute a recipe). On a GPU 64 seeds are stacked.
 Medians; what is compared takes turns within one run, so that the ratios hold on any machine. One
 CPU thread is timed in CPU time, which other work disturbs little; more threads and a GPU, where
 torch sees one, in wall time, which needs a machine that nothing else keeps busy.
@@ -100,12 +101,44 @@ class PlainMLP(nn.Module):
 
 
 class Stacked:
-    """The trainer's own step on a few seeds; nothing is evaluated or written."""
+    """The trainer's own step on a few seeds; nothing is evaluated or written.
 
-    def __init__(self, recipe: Recipe, seeds: tuple[int, ...], device: torch.device) -> None:
+    With `variants` the networks are as many recipes, each with other numbers.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seeds: tuple[int, ...],
+        device: torch.device,
+        *,
+        compiled: bool = False,
+        variants: bool = False,
+    ) -> None:
         # without warm-up, which the plain step has not
-        recipe = replace(recipe, training=replace(recipe.training, seeds=seeds, warmup=0))
-        self.training = _Training(recipe, recipe.build_task(), Path("unused"), device)
+        recipes = [replace(recipe, training=replace(recipe.training, seeds=seeds, warmup=0))]
+        if variants:
+            settings = recipes[0].training
+            recipes = [
+                replace(
+                    recipe,
+                    training=replace(
+                        settings,
+                        seeds=(seed,),
+                        lr=settings.lr * 0.9**k,
+                        weight_decay=settings.weight_decay * 0.9**k,
+                        betas=(0.9 * 0.99**k, 0.98),
+                    ),
+                )
+                for k, seed in enumerate(seeds)
+            ]
+        self.training = _Training(
+            recipes, recipe.build_task(), Path("unused"), device, compiled=compiled
+        )
+        start = time.perf_counter()
+        self.training.warm_up()
+        #: Seconds that compiling took.
+        self.compiling = time.perf_counter() - start
 
     def __call__(self) -> Tensor:
         _, losses = self.training.learn(self.training.optimiser.step_count, descend=True)
@@ -118,7 +151,7 @@ class Plain:
 
     def __init__(self, alone: Stacked) -> None:
         training = alone.training
-        settings, model = training.recipe.training, training.recipe.model
+        settings, model = training.recipes[0].training, training.recipes[0].model
         weights = {name: value[0].detach().clone() for name, value in training.parameters.items()}
         self.inputs = training.train_part.inputs[:, 0].T.contiguous()
         self.answers = training.train_part.answers[0]
@@ -148,7 +181,7 @@ class Plain:
 def products(stacked: Stacked) -> tuple[Callable[[], None], int]:
     """Return the products that no step can avoid, and their FLOPs, over all seeds."""
     training = stacked.training
-    model, classes = training.recipe.model, training.task.classes
+    model, classes = training.recipes[0].model, training.task.classes
     seeds, n = training.train_part.answers.shape
     if isinstance(model, MLPModel):
         shapes = [(model.d_hidden, classes)]
@@ -200,18 +233,28 @@ def take_turns(
     return {name: statistics.median(values) for name, values in spent.items()}
 
 
-def measure(recipe: Recipe, stack: int, repeats: int, device: torch.device) -> str:
+def measure(
+    recipe: Recipe, stack: int, repeats: int, device: torch.device, *, compiled: bool
+) -> str:
     """Return one line of the table."""
+    seeds = tuple(range(stack))
     alone = Stacked(recipe, (0,), device)
-    together = Stacked(recipe, tuple(range(stack)), device)
+    together = Stacked(recipe, seeds, device)
     plain = Plain(alone)
+    fast = {}
+    if compiled:
+        fast = {
+            "compiled": Stacked(recipe, (0,), device, compiled=True),
+            "compiled together": Stacked(recipe, seeds, device, compiled=True),
+        }
     for _ in range(3):
-        ours, theirs = alone().item(), plain().item()
-        if abs(ours - theirs) > 1e-3 * abs(theirs):
-            raise SystemExit(f"{recipe.name}: loss {ours} is not the plain network's, {theirs}")
+        theirs = plain().item()
+        for ours in (one().ravel()[0].item() for one in (alone, *fast.values())):
+            if abs(ours - theirs) > 1e-3 * abs(theirs):
+                raise SystemExit(f"{recipe.name}: loss {ours} is not the plain one, {theirs}")
     needed, flop = products(alone)
     needed_together, _ = products(together)
-    singles = [Stacked(recipe, (seed,), device) for seed in range(stack)]
+    singles = [Stacked(recipe, (seed,), device) for seed in seeds]
 
     def one_by_one() -> None:
         for single in singles:
@@ -222,21 +265,39 @@ def measure(recipe: Recipe, stack: int, repeats: int, device: torch.device) -> s
             "plain": plain,
             "alone": alone,
             "together": together,
+            "variants": Stacked(recipe, seeds, device, variants=True),
             "one by one": one_by_one,
             "needed": needed,
             "needed together": needed_together,
+            **fast,
         },
         repeats,
         device,
     )
     rate = flop / seconds["needed"] / 1e9
-    each = {name: seconds[name] / stack for name in ("together", "one by one", "needed together")}
-    return (
+    each = {
+        name: value / stack
+        for name, value in seconds.items()
+        if name in ("variants", "one by one") or name.endswith("together")
+    }
+    line = (
         f"{recipe.name:31s}{1 / seconds['plain']:9.1f}{1 / seconds['alone']:9.1f}"
-        f"{1 / each['together']:9.1f}{seconds['plain'] / seconds['alone']:9.2f}"
-        f"{each['one by one'] / each['together']:9.2f}{seconds['plain'] / each['together']:9.2f}"
+        f"{1 / each['together']:9.1f}{1 / each['variants']:9.1f}"
+        f"{seconds['plain'] / seconds['alone']:9.2f}"
+        f"{each['one by one'] / each['together']:9.2f}"
+        f"{seconds['together'] / seconds['alone']:9.2f}"
         f"{flop / 1e9:9.3f}{rate:9.0f}{seconds['needed'] / seconds['alone']:8.0%}"
         f"{each['needed together'] / each['together']:8.0%}"
+    )
+    if not compiled:
+        return line
+    saved = seconds["alone"] - seconds["compiled"]
+    pays = f"{fast['compiled'].compiling / saved:9.0f}" if saved > 0 else f"{'never':>9s}"
+    return (
+        f"{line}{1 / seconds['compiled']:9.1f}{1 / each['compiled together']:9.1f}"
+        f"{seconds['plain'] / seconds['compiled']:9.2f}"
+        f"{seconds['needed'] / seconds['compiled']:8.0%}"
+        f"{fast['compiled'].compiling:8.0f}{pays}"
     )
 
 
@@ -244,30 +305,39 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--seeds", type=int, default=8, help="that are stacked")
+    parser.add_argument("--seeds", type=int, default=8, help="that are stacked on a CPU")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--recipes", nargs="+", default=list(NAMES))
+    parser.add_argument("--compile", action="store_true", help="also compile the step")
     options = parser.parse_args()
+    torch.compiler.config.force_disable_caches = True  # so that compiling takes what it takes
     print(
-        "plain, 1, stacked: steps · seeds per second of the plain step, of one seed, of "
-        f"{options.seeds} stacked;\n1 / plain, stacked / singles (the same {options.seeds} one by "
-        "one), stacked / plain: how many times as fast a seed;\nGFLOP: needed for a step of one "
-        "seed; GFLOP/s: measured on these products; share: of a step, 1 seed and stacked"
+        "plain, 1, stacked, variants: steps · seeds per second of the plain step, of one seed, of "
+        "many stacked, of as many recipes stacked;\n1/plain, st/sing (stacked, the same seeds one "
+        "by one): how many times as fast a seed; st/1: a stacked step in steps of one seed;\n"
+        "GFLOP: needed for a step of one seed; GFLOP/s: measured on these products; share: of a "
+        "step, 1 seed and stacked;\ncomp: compiled, 1 seed and stacked; c/plain: one seed; share; "
+        "seconds to compile for one seed, and after how many steps that is won"
     )
-    places = [("cpu", count) for count in options.threads]
+    places = [("cpu", count, options.seeds) for count in options.threads]
     if torch.cuda.is_available():
-        places.append(("cuda", 1))
-    for place, threads in places:
+        places.append(("cuda", 1, 64))
+    for place, threads, stack in places:
         device = torch.device(place)
         torch.set_num_threads(threads)
         name = torch.cuda.get_device_name() if place == "cuda" else f"cpu, {threads} thread(s)"
-        print(f"\n{name}, torch {torch.__version__}")
-        columns = ("plain", "1", "stacked", "1/plain", "st/sing", "st/plain", "GFLOP", "GFLOP/s")
-        header = "".join(f"{column:>9s}" for column in columns)
-        print(f"{'':31s}{header}{'share':>8s}{'share':>8s}")
+        print(f"\n{name}, {stack} stacked, torch {torch.__version__}")
+        columns = ["plain", "1", "stacked", "variants", "1/plain", "st/sing", "st/1", "GFLOP"]
+        header = "".join(f"{column:>9s}" for column in [*columns, "GFLOP/s"])
+        header += f"{'share':>8s}{'share':>8s}"
+        if options.compile:
+            header += "".join(f"{column:>9s}" for column in ("comp", "comp st", "c/plain"))
+            header += f"{'share':>8s}{'seconds':>8s}{'won at':>9s}"
+        print(f"{'':31s}{header}")
         for recipe in options.recipes:
             loaded = load_recipe(RECIPES / f"{recipe}.toml")
-            print(measure(loaded, options.seeds, options.repeats, device), flush=True)
+            line = measure(loaded, stack, options.repeats, device, compiled=options.compile)
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

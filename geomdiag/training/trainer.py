@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -348,9 +349,11 @@ class _Training:
         """Return the networks that go through a step together."""
         count = len(self.seeds)
         size = count
-        if self.device.type == "cpu":
-            most = _HIDDEN_BYTES_AUXILIARY if self.auxiliary else HIDDEN_BYTES["cpu"]
-            size = networks_at_once(self.recipes[0], self.task, most)
+        if self.device.type == "cpu" and self.auxiliary:
+            size = networks_at_once(self.recipes[0], self.task, _HIDDEN_BYTES_AUXILIARY)
+        elif self.device.type == "cpu":
+            most = networks_at_once(self.recipes[0], self.task, HIDDEN_BYTES["cpu"])
+            size = math.ceil(count / math.ceil(count / most))  # all about as large
         groups = []
         for start in range(0, count, size):
             some = slice(start, start + size)
@@ -378,6 +381,8 @@ class _Training:
         """Compile before anything is written; the gradient is thrown away."""
         if not self.compiled:
             return
+        # torch counts what is compiled in a process and stops at a few; earlier trainings are over
+        torch.compiler.reset()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch, about how it reads the code

@@ -288,3 +288,37 @@ def test_wrong_calls_are_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"small: .*another recipe \(training\.lr"):
         train_all([small(name="first"), small(training={"lr": 0.1})], tmp_path)
     assert tree(tmp_path) == content
+
+
+@pytest.mark.slow
+def test_a_compiled_training_is_the_same_but_for_rounding(tmp_path: Path) -> None:
+    (recipe,) = doubled([small(training={"seeds": 2})])
+    train(recipe, tmp_path / "plain")
+    folders = train(recipe, tmp_path / "whole", compile=True)
+    stop = stopper(30, "small")
+    with pytest.raises(Stop):
+        train(recipe, tmp_path / "broken", compile=True, state_every=0, progress=stop)
+    train(recipe, tmp_path / "broken", compile=True)
+    assert tree(tmp_path / "broken") == tree(tmp_path / "whole")
+    for folder in folders:
+        assert json.loads((folder / "run.json").read_text())["device"] == "cpu, compiled"
+        for path in folder.glob("*.safetensors"):
+            wanted = load_file(tmp_path / "plain" / path.relative_to(tmp_path / "whole"))
+            for name, values in load_file(path).items():
+                np.testing.assert_allclose(values, wanted[name], rtol=1e-5, atol=1e-8)
+    # whether it is compiled is no part of what makes a recipe
+    content = tree(tmp_path / "plain")
+    train(recipe, tmp_path / "plain", compile=True)
+    assert tree(tmp_path / "plain") == content
+
+
+def test_without_a_compiler_nothing_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("InvalidCxxCompiler: no working C++ compiler found\nand more")
+
+    monkeypatch.setattr(trainer._Training, "learn", fails)
+    with pytest.raises(RecipeError, match=r"compile: .*no working C\+\+ compiler found\)"):
+        train(small(), tmp_path, compile=True)
+    assert not list(tmp_path.iterdir())
