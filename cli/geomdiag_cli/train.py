@@ -14,11 +14,13 @@ import typer
 from geomdiag_cli.console import Bar, Debug, Json, Quiet, clean, print_json, say, stdout
 
 if TYPE_CHECKING:
-    from geomdiag.training import Progress
+    from geomdiag.training import Progress, Recipe
 
 
 def command(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE.toml", help="What to train: a recipe, or a sweep.")
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the runs.", metavar="DIR")
     ] = Path("runs"),
@@ -29,6 +31,9 @@ def command(
         str,
         typer.Option("--seeds", help="In place of the recipe's, such as 0,1,5 or 0-9."),
     ] = "",
+    workers: Annotated[
+        int, typer.Option("--workers", "-j", min=1, help="Processes for the recipes of a sweep.")
+    ] = 1,
     force: Annotated[
         bool, typer.Option("--force", help="Start again where an earlier training could go on.")
     ] = False,
@@ -36,36 +41,48 @@ def command(
     json: Json = False,
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
-    """Train the reference model of a recipe and record its checkpoints.
+    """Train the reference models of a recipe, or of all recipes of a sweep, and record them.
 
-    Every seed trains in the same program. A training that was interrupted goes on; one that is
-    finished is left as it is.
+    Seeds, and recipes of a sweep that differ in numbers only, train in one program. A training
+    that was interrupted goes on; one that is finished is left as it is.
     """
-    from geomdiag.training import load_recipe, train
+    from geomdiag.training import load_recipes, sweep_name, train_all
     from geomdiag.training.files import state_path
 
-    loaded = load_recipe(recipe)
+    loaded = load_recipes(recipe)
     if seeds:
-        loaded = replace(loaded, training=replace(loaded.training, seeds=_parse_seeds(seeds)))
+        chosen = _parse_seeds(seeds)
+        loaded = [replace(one, training=replace(one.training, seeds=chosen)) for one in loaded]
+    if (sweep := sweep_name(recipe)) is not None:
+        out = out / sweep
     try:
-        with nullcontext() if quiet else _Bar() as bar:
-            folders = train(loaded, out, device=device, progress=bar, resume=not force)
+        with nullcontext() if quiet else _Bar(loaded) as bar:
+            folders = train_all(
+                loaded, out, device=device, progress=bar, resume=not force, workers=workers
+            )
     except KeyboardInterrupt:
         say(
             "Interrupted. The same command goes on from the state of at most 30 s before."
-            if state_path(out, loaded).exists()
+            if any(state_path(out, one).exists() for one in loaded)
             else "Interrupted before the first state was written (every 30 s): the same command "
-            "starts again."
+            "starts again with what was not finished."
         )
         raise typer.Exit(130) from None
-    root = out / loaded.name
+    root = out / loaded[0].name if sweep is None else out
+    tasks = list(dict.fromkeys(one.task for one in loaded))
     if json:
-        print_json({"task": loaded.task, "path": str(root), "runs": [str(f) for f in folders]})
+        runs = [str(folder) for group in folders for folder in group]
+        task = {"task": tasks[0]} if sweep is None else {"tasks": tasks}
+        print_json({**task, "path": str(root), "runs": runs})
     elif not quiet:
-        count = f"{len(folders)} run{'s' * (len(folders) > 1)}"
+        number = sum(map(len, folders))
+        count = f"{number} run{'s' * (number > 1)}"
+        of = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
         console = stdout()
-        console.print(f"{count} of {loaded.task} in {clean(root)}", soft_wrap=True)
-        console.print(f"next: geomdiag analyze {clean(root)} --task {loaded.task}", soft_wrap=True)
+        console.print(f"{count} of {of} in {clean(root)}", soft_wrap=True)
+        # one analysis is of one task
+        first = root if len(tasks) == 1 else out / loaded[0].name
+        console.print(f"next: geomdiag analyze {clean(first)} --task {tasks[0]}", soft_wrap=True)
 
 
 def _parse_seeds(text: str) -> tuple[int, ...]:
@@ -82,9 +99,9 @@ def _parse_seeds(text: str) -> tuple[int, ...]:
 
 
 class _Bar(Bar):
-    """Steps done, with the last accuracies."""
+    """Steps done, of one network each, with the last accuracies."""
 
-    def __init__(self) -> None:
+    def __init__(self, recipes: list[Recipe]) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
         super().__init__(
@@ -94,24 +111,40 @@ class _Bar(Bar):
             TextColumn("{task.description}", markup=False),
             TimeRemainingColumn(),
         )
-        self._lost: set[int] = set()
+        #: Of each recipe, steps that are done and that there are, over all its seeds.
+        self._steps = {one.name: 0 for one in recipes}
+        self._last = {one.name: one.training.steps for one in recipes}
+        self._many = len(recipes) > 1
+        self._lost: set[tuple[str, int]] = set()
 
     def __call__(self, now: Progress) -> None:
-        if now.message:
+        if now.message and not (self._many and now.step == now.steps):
             say(now.message)
         lost = {
-            seed
-            for seed, loss in zip(now.seeds, now.train_loss, strict=False)
+            (name, seed)
+            for name, seed, loss in zip(now.recipes, now.seeds, now.train_loss, strict=False)
             if not math.isfinite(loss)
         }
         if new := lost - self._lost:
             self._lost |= new
-            say(
-                f"WARNING: step {now.step}: the loss of seed {', '.join(map(str, sorted(new)))} is "
-                "no longer a finite number; a smaller lr or weight may help"
-            )
+            for name in dict.fromkeys(name for name, _ in sorted(new)):
+                seeds = ", ".join(str(seed) for own, seed in sorted(new) if own == name)
+                say(
+                    f"WARNING: step {now.step}: the loss of seed {seeds}"
+                    f"{f' of {name}' * self._many} is no longer a finite number; a smaller lr or "
+                    "weight may help"
+                )
+        self._steps |= dict.fromkeys(now.recipes, now.step)
         words = ""
         if now.heldout_accuracy:
             train, heldout = now.train_accuracy, now.heldout_accuracy
             words = f"train {min(train):.2f} held-out {min(heldout):.2f}…{max(heldout):.2f}"
-        self._bar.update(self._task, completed=now.step, total=now.steps, description=words)
+        if self._many:
+            finished = sum(self._steps[name] == last for name, last in self._last.items())
+            words = f"{finished}/{len(self._last)} recipes, {now.recipes[0]}: {words}"
+        self._bar.update(
+            self._task,
+            completed=sum(self._steps.values()),
+            total=sum(self._last.values()),
+            description=words,
+        )

@@ -1,0 +1,475 @@
+"""The soft threshold: a level of symmetry violation that separates solved from unsolved runs.
+
+Calibrated for each task on a corpus of runs, and kept as a small file that says what it was made
+of (METHOD: arXiv 2603.01968 shows the threshold without a number).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from geomdiag._version import version
+from geomdiag.dynamics.corpus import signals_of
+from geomdiag.errors import GeomdiagError
+
+__all__ = [
+    "Threshold",
+    "auroc",
+    "best_threshold",
+    "calibrate",
+    "criterion",
+    "load_criterion",
+    "save_criterion",
+]
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+#: Runs of either kind below which a threshold means nothing.
+LEAST = 3
+#: A violation (nats) that never exceeded this is enforced by the network, not learnt.
+ENFORCED = 1e-9
+_VARIABLES = ("symmetry_violation", "symmetry_js")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A level that separates solved from unsolved runs of a task, and how well.
+
+    Attributes
+    ----------
+    signal : str
+        What is compared, such as ``symmetry_js[commutativity,max]``.
+    level : float
+        Threshold, nats; solved runs end below it.
+    runs, solved : int
+        Runs it was calibrated on, and how many of them generalised.
+    auroc : float
+        Chance that a solved run ends below an unsolved one.
+    error : float
+        Share of runs on the wrong side of thresholds that were set without them: without the
+        runs of their seed, or without those of their task for a family's threshold.
+    error_low, error_high : float
+        Wilson interval of it, 95 %.
+    lead : float
+        Median over solved runs of ``t_generalised`` minus the first step from which the signal
+        stays below the level; negative where it falls below later.
+    lead_low, lead_high : float
+        Quartiles of the same.
+    """
+
+    signal: str
+    level: float
+    runs: int
+    solved: int
+    auroc: float
+    error: float
+    error_low: float
+    error_high: float
+    lead: float
+    lead_low: float
+    lead_high: float
+
+
+def auroc(scores: FloatArray, positive: BoolArray) -> float:
+    """Return the chance that a positive scores above a negative; ties count one half.
+
+    Parameters
+    ----------
+    scores : (n,) float array
+        Scores.
+    positive : (n,) bool array
+        Classes.
+
+    Returns
+    -------
+    float
+        NaN without both classes.
+    """
+    from scipy.stats import rankdata
+
+    count, others = int(positive.sum()), int((~positive).sum())
+    if not count or not others:
+        return math.nan
+    ranks = rankdata(scores)
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * others))
+
+
+def best_threshold(values: FloatArray, solved: BoolArray) -> float:
+    """Return the level with the best balanced accuracy of "below means solved".
+
+    Parameters
+    ----------
+    values : (n,) float array
+        Positive values, one a run.
+    solved : (n,) bool array
+        Which runs generalised; both kinds must be there.
+
+    Returns
+    -------
+    float
+        Geometric middle of the two values next to it. Of equally good levels the one with the
+        widest gap, on the logarithmic scale.
+    """
+    order = np.argsort(values, kind="stable")
+    sorted_values, kinds = values[order], solved[order]
+    logs = np.log(np.maximum(sorted_values, 1e-300))
+    right = np.cumsum(kinds) / kinds.sum()
+    wrong = np.cumsum(~kinds) / (~kinds).sum()
+    gaps = np.append(np.diff(logs), 0.0)
+    apart = np.append(sorted_values[1:] > sorted_values[:-1], True)
+    balanced = np.where(apart, right - wrong, -np.inf)
+    best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
+    cut = best[np.argmax(gaps[best])]
+    if cut == len(values) - 1:
+        return float(sorted_values[-1] * 1.001)
+    return float(np.exp((logs[cut] + logs[cut + 1]) / 2))
+
+
+def since_below(steps: NDArray[Any], values: FloatArray, level: float) -> float:
+    """Return the first step from which a curve that was above a level stays below it.
+
+    NaN where it does not end below. A curve that was never above it gives its first step.
+    """
+    known = ~np.isnan(values)
+    at, below = np.asarray(steps)[known], values[known] < level
+    if not len(at) or not below[-1]:
+        return math.nan
+    above = np.flatnonzero(~below)
+    return float(at[above[-1] + 1] if len(above) else at[0])
+
+
+def _wilson(wrong: int, count: int) -> tuple[float, float]:
+    z = 1.959963984540054
+    share = wrong / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Runs of a corpus: steps and value of one signal each, and what became of them."""
+
+    task: NDArray[np.str_]
+    seed: NDArray[np.str_]
+    onset: FloatArray
+    curves: list[tuple[NDArray[np.int64], FloatArray]]
+
+    @property
+    def last(self) -> FloatArray:
+        return np.array([_last(values) for _, values in self.curves])
+
+
+def _last(values: FloatArray) -> float:
+    known = values[~np.isnan(values)]
+    if not len(known) or known.max() <= ENFORCED:
+        return math.nan
+    return float(known[-1])
+
+
+def _signal_runs(corpus: xr.Dataset, signal: str) -> _Runs:
+    value = corpus["value"].sel(signal=signal).values.astype(np.float64)
+    index, steps = corpus["run_index"].values, corpus["step"].values
+    names = corpus["run"].values.astype(str)
+    starts = np.searchsorted(index, np.arange(len(names)))
+    ends = np.searchsorted(index, np.arange(len(names)), side="right")
+    return _Runs(
+        task=corpus["task"].values.astype(str),
+        seed=np.array([name.rpartition("/")[2] for name in names]),
+        onset=corpus["t_generalised"].values.astype(np.float64),
+        curves=[(steps[a:b], value[a:b]) for a, b in zip(starts, ends, strict=True)],
+    )
+
+
+def _threshold(signal: str, runs: _Runs, chosen: BoolArray, left_out: NDArray[Any]) -> Threshold | None:
+    """Return the threshold on one signal; `left_out` names what is held out together."""
+    last = runs.last
+    rows = np.flatnonzero(chosen & ~np.isnan(last))
+    values, solved, groups = last[rows], ~np.isnan(runs.onset[rows]), left_out[rows]
+    if solved.sum() < LEAST or (~solved).sum() < LEAST:
+        return None
+    level = best_threshold(values, solved)
+    wrong = count = 0
+    for group in np.unique(groups):
+        out = groups == group
+        rest = solved[~out]
+        if rest.all() or not rest.any():
+            continue
+        own = best_threshold(values[~out], rest)
+        wrong += int(((values[out] < own) != solved[out]).sum())
+        count += int(out.sum())
+    if not count:
+        return None
+    leads = np.array(
+        [
+            runs.onset[row] - since
+            for row in rows[solved]
+            for steps, curve in (runs.curves[row],)
+            if not math.isnan(since := since_below(steps, curve, level))
+        ]
+    )
+    low, middle, high = np.percentile(leads, [25, 50, 75]) if len(leads) else (math.nan,) * 3
+    error_low, error_high = _wilson(wrong, count)
+    return Threshold(
+        signal=signal,
+        level=level,
+        runs=len(rows),
+        solved=int(solved.sum()),
+        auroc=auroc(-values, solved),
+        error=wrong / count,
+        error_low=error_low,
+        error_high=error_high,
+        lead=float(middle),
+        lead_low=float(low),
+        lead_high=float(high),
+    )
+
+
+def calibrate(corpus: xr.Dataset, *, source: str = "") -> dict[str, Any]:
+    """Set thresholds for every task and family of a corpus.
+
+    Parameters
+    ----------
+    corpus : xr.Dataset
+        As `geomdiag.dynamics.corpus.collect` gives it.
+    source : str
+        Where it came from, to be kept with the result.
+
+    Returns
+    -------
+    dict
+        Plain values, ready for JSON: provenance, and under ``tasks`` and ``families`` every
+        signal's `Threshold`, the one with the least error first.
+
+    Raises
+    ------
+    GeomdiagError
+        If no task has three runs that generalised and three that did not.
+    """
+    signals = [
+        str(name)
+        for name in corpus["signal"].values
+        if str(name).startswith(_VARIABLES) and str(name).endswith((",mean]", ",max]"))
+    ]
+    tasks: dict[str, list[Threshold]] = {}
+    families: dict[str, list[Threshold]] = {}
+    for signal in signals:
+        runs = _signal_runs(corpus, signal)
+        family = np.array([task.partition(":")[0] for task in runs.task])
+        for task in np.unique(runs.task):
+            if found := _threshold(signal, runs, runs.task == task, runs.seed):
+                tasks.setdefault(str(task), []).append(found)
+        for name in np.unique(family):
+            own = family == name
+            if len(np.unique(runs.task[own])) > 1 and (
+                found := _threshold(signal, runs, own, runs.task)
+            ):
+                families.setdefault(str(name), []).append(found)
+    if not tasks:
+        raise GeomdiagError(
+            f"no task has {LEAST} runs that generalised and {LEAST} that did not, with a known "
+            "split and a symmetry that is learnt; a threshold needs both kinds"
+        )
+    return {
+        "format": "geomdiag-criterion",
+        "format_version": 1,
+        "geomdiag_version": version(),
+        "source": source,
+        "corpus": _digest(corpus),
+        "runs": int(corpus.sizes["run"]),
+        "tasks": {name: _ordered(found) for name, found in sorted(tasks.items())},
+        "families": {name: _ordered(found) for name, found in sorted(families.items())},
+    }
+
+
+def _ordered(found: list[Threshold]) -> list[dict[str, Any]]:
+    best = sorted(found, key=lambda one: (one.error, -one.auroc, one.signal))
+    return [
+        {
+            key: float(f"{value:.6g}") if isinstance(value, float) else value
+            for key, value in asdict(one).items()
+        }
+        for one in best
+    ]
+
+
+def _digest(corpus: xr.Dataset) -> str:
+    digest = hashlib.sha256()
+    for name in ("value", "step", "run_index", "t_generalised"):
+        digest.update(np.ascontiguousarray(corpus[name].values).tobytes())
+    return digest.hexdigest()
+
+
+def save_criterion(found: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Write thresholds as JSON, one line a threshold, NaN as null.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written.
+    """
+    from geomdiag._replace import plain_errors, replacing
+
+    target = Path(path).resolve()
+    with plain_errors(target), replacing(target) as temporary:
+        temporary.write_text(_json(found), encoding="utf-8")
+    return target
+
+
+def _json(found: Mapping[str, Any]) -> str:
+    def line(value: Any) -> str:
+        return json.dumps(_no_nan(value), ensure_ascii=False, allow_nan=False)
+
+    parts = []
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            inner = ",\n".join(
+                f"  {line(name)}: [\n" + ",\n".join(f"   {line(one)}" for one in rows) + "\n  ]"
+                for name, rows in value.items()
+            )
+            parts.append(f" {line(key)}: {{\n{inner}\n }}")
+        else:
+            parts.append(f" {line(key)}: {line(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _no_nan(value: Any) -> Any:
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _no_nan(one) for key, one in value.items()}
+    return value
+
+
+def load_criterion(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Read thresholds; without a path those that come with geomdiag.
+
+    Raises
+    ------
+    GeomdiagError
+        If the file is no criterion.
+    """
+    own = files("geomdiag.dynamics") / "data" / "criterion.json"
+    try:
+        text = (Path(path) if path is not None else own).read_text(encoding="utf-8")
+        found = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise GeomdiagError(f"the criterion {path or own} cannot be read: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != "geomdiag-criterion":
+        raise GeomdiagError(
+            f"{path or own} is no criterion; expected a file that `geomdiag calibrate` wrote"
+        )
+    return found
+
+
+def _candidates(found: Mapping[str, Any], task: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for one in found.get("tasks", {}).get(task, []):
+        yield task, one
+    family = task.partition(":")[0]
+    for one in found.get("families", {}).get(family, []):
+        yield family, one
+
+
+def criterion(dataset: xr.Dataset, found: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """Return whether a run is below its task's threshold, and since when.
+
+    Parameters
+    ----------
+    dataset : xr.Dataset
+        Result of one run.
+    found : mapping, optional
+        Thresholds, as `calibrate` gives them; those that come with geomdiag if left out.
+
+    Returns
+    -------
+    xr.Dataset
+        ``threshold`` (): the level; ``below_since`` (): first step from which the signal stays
+        below it, NaN if it does not end below; ``threshold_verdict`` (): both in words, with the
+        expected error. Only the words where no threshold is known.
+    """
+    found = load_criterion() if found is None else found
+    task = str(dataset.attrs.get("task", ""))
+    signals = signals_of(dataset)
+    for scope, one in _candidates(found, task):
+        values = signals.get(one["signal"])
+        if values is None or np.isnan(_last(values)):
+            continue
+        return _verdict(dataset["step"].values, values, scope, one, scope == task)
+    return xr.Dataset(
+        {
+            "threshold_verdict": _words(
+                f"no threshold is known for {task or 'an unknown task'}; calibrate one with "
+                "`geomdiag calibrate` on runs that generalised and runs that did not"
+            )
+        }
+    )
+
+
+def _verdict(
+    steps: NDArray[Any], values: FloatArray, scope: str, one: Mapping[str, Any], own: bool
+) -> xr.Dataset:
+    level, signal = float(one["level"]), str(one["signal"])
+    since = since_below(steps, values, level)
+    was_above = bool((values[~np.isnan(values)] >= level).any())
+    if math.isnan(since):
+        state = f"above the threshold: {signal} is {_last(values):.3g} nat, not below {level:.3g}"
+    elif was_above:
+        state = f"below the threshold since step {since:.0f}: {signal} stays below {level:.3g} nat"
+    else:
+        state = (
+            f"never above the threshold: {signal} was below {level:.3g} nat at every step, as an "
+            "untrained network is; this alone tells nothing"
+        )
+    left_out = "seeds" if own else "tasks"
+    state += (
+        f" (calibrated on {one['runs']} runs of {scope}; {one['error']:.0%} of runs of left-out "
+        f"{left_out} were on the wrong side, 95 % interval {one['error_low']:.0%} to "
+        f"{one['error_high']:.0%})"
+    )
+    return xr.Dataset(
+        {
+            "threshold": (
+                (),
+                level,
+                {
+                    "long_name": "level of the violation that separates solved from unsolved runs",
+                    "units": "nat",
+                    "definition": f"best balanced accuracy on {signal} at the end of runs",
+                    "signal": signal,
+                },
+            ),
+            "below_since": (
+                (),
+                since,
+                {
+                    "long_name": "step from which the violation stays below the threshold",
+                    "units": "step",
+                    "definition": f"first step from which {signal} stays below `threshold`; NaN "
+                    "if it does not end below",
+                },
+            ),
+            "threshold_verdict": _words(state),
+        }
+    )
+
+
+def _words(text: str) -> tuple[tuple[()], str, dict[str, str]]:
+    about = {
+        "long_name": "whether the run is below its task's threshold",
+        "units": "1",
+        "definition": "in words, with the share of wrong answers to expect",
+    }
+    return (), text, about

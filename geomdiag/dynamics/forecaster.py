@@ -1,0 +1,327 @@
+"""The forecaster: a hazard over the growth of the step, calibrated on tasks it was not fitted on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from geomdiag.dynamics.features import GEOMETRY, LOSSES, features
+from geomdiag.dynamics.hazard import EDGES, Hazard, fit_hazard
+
+__all__ = [
+    "MODES",
+    "Cases",
+    "Forecaster",
+    "calibration_map",
+    "cases_of",
+    "fit_forecaster",
+    "out_of_fold",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+#: Steps before this one are not forecast from: nothing has happened yet.
+FIRST = 10
+#: For fitting, rows whose step has grown by less than this factor tell nothing new.
+THIN = 1.15
+#: Groups of tasks that are left out in turn to calibrate.
+FOLDS = 6
+
+#: Mode → the signals it may look at.
+MODES: Mapping[str, Any] = {"geometry": GEOMETRY, "losses": {**GEOMETRY, **LOSSES}}
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """Moments at which a forecast is made: steps of runs that have not generalised yet.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Features.
+    columns : (n, f) float array
+        Their values.
+    run : (n,) int array
+        Index of the run.
+    step : (n,) float array
+        Step at which the forecast is made.
+    growth : (n,) float array
+        Logarithm of onset over step; NaN where the run never generalised.
+    seen : (n,) float array
+        Logarithm of the last step over this one.
+    task, setting : (n,) str array
+        Of the run.
+    """
+
+    names: tuple[str, ...]
+    columns: FloatArray
+    run: IntArray
+    step: FloatArray
+    growth: FloatArray
+    seen: FloatArray
+    task: NDArray[np.str_]
+    setting: NDArray[np.str_]
+
+    def of(self, rows: Any) -> Cases:
+        """Return some of the cases."""
+        return Cases(
+            names=self.names,
+            **{
+                key: getattr(self, key)[rows]
+                for key in ("columns", "run", "step", "growth", "seen", "task", "setting")
+            },
+        )
+
+    def only(self, names: Sequence[str]) -> Cases:
+        """Return the cases with some of the features."""
+        chosen = [self.names.index(name) for name in names]
+        return Cases(
+            names=tuple(names),
+            columns=self.columns[:, chosen],
+            **{
+                key: getattr(self, key)
+                for key in ("run", "step", "growth", "seen", "task", "setting")
+            },
+        )
+
+    def weights(self) -> FloatArray:
+        """Return weights under which runs of a task, and tasks up to a root, count alike."""
+        _, inverse, counts = np.unique(self.run, return_inverse=True, return_counts=True)
+        first = np.unique(self.run, return_index=True)[1]
+        tasks, per_task = np.unique(self.task[first], return_counts=True)
+        size = dict(zip(tasks.tolist(), per_task.tolist(), strict=True))
+        share = np.array([1 / math.sqrt(size[task]) for task in self.task.tolist()])
+        weight: FloatArray = share / counts[inverse]
+        return weight
+
+
+def cases_of(corpus: xr.Dataset, mode: str) -> Cases:
+    """Return all moments of a corpus at which a forecast is made.
+
+    Parameters
+    ----------
+    corpus : xr.Dataset
+        As `geomdiag.dynamics.corpus.collect` gives it.
+    mode : {"geometry", "losses"}
+        What the forecast may look at.
+
+    Returns
+    -------
+    Cases
+    """
+    value = corpus["value"].values
+    signals = corpus["signal"].values.astype(str).tolist()
+    index, steps = corpus["run_index"].values, corpus["step"].values
+    onset, last = corpus["t_generalised"].values, corpus["last_step"].values
+    parts: dict[str, list[Any]] = {key: [] for key in ("columns", "run", "step", "growth", "seen")}
+    names: tuple[str, ...] = ()
+    for run in range(corpus.sizes["run"]):
+        rows = np.flatnonzero(index == run)
+        own = {
+            name: column.astype(np.float64)
+            for name, column in zip(signals, value[:, rows], strict=True)
+            if not np.isnan(column).all()
+        }
+        found = features(steps[rows], own, MODES[mode])
+        names = tuple(found)
+        at = steps[rows].astype(np.float64)
+        kept = (at >= FIRST) & (at < np.where(np.isnan(onset[run]), last[run], onset[run]))
+        parts["columns"].append(np.stack(list(found.values()), axis=1)[kept])
+        parts["run"].append(np.full(kept.sum(), run))
+        parts["step"].append(at[kept])
+        parts["growth"].append(np.log(onset[run] / at[kept]))
+        parts["seen"].append(np.log(last[run] / at[kept]))
+    joined = {key: np.concatenate(value) for key, value in parts.items()}
+    return Cases(
+        names=names,
+        task=corpus["task"].values.astype(str)[joined["run"]],
+        setting=corpus["setting"].values.astype(str)[joined["run"]],
+        **joined,
+    )
+
+
+def _thinned(cases: Cases) -> Cases:
+    kept = np.zeros(len(cases.step), dtype=bool)
+    run, last = -1, 0.0
+    for i, (own, step) in enumerate(zip(cases.run.tolist(), cases.step.tolist(), strict=True)):
+        if own != run or step >= THIN * last:
+            kept[i], run, last = True, own, step
+    return cases.of(kept)
+
+
+Predict = Callable[[Cases], FloatArray]
+Fit = Callable[[Cases], Predict]
+
+
+def _fit(cases: Cases) -> Hazard:
+    thin = _thinned(cases)
+    return fit_hazard(thin.names, thin.columns, thin.growth, thin.seen, thin.weights())
+
+
+def out_of_fold(cases: Cases, groups: NDArray[Any], fit: Fit, *, folds: int = FOLDS) -> FloatArray:
+    """Return survival forecasts of every case by models fitted without its group.
+
+    Parameters
+    ----------
+    cases : Cases
+        Cases.
+    groups : (n,) array
+        What is left out together, such as the task; dealt into `folds` by size.
+    fit : callable
+        Cases → (Cases → survival).
+    folds : int
+        Number of models.
+
+    Returns
+    -------
+    (n, k + 1) float array
+    """
+    names, counts = np.unique(groups, return_counts=True)
+    load = np.zeros(min(folds, len(names)))
+    fold_of: dict[Any, int] = {}
+    for name, count in sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda x: -x[1]):
+        fold_of[name] = int(np.argmin(load))
+        load[fold_of[name]] += count
+    fold = np.array([fold_of[name] for name in groups.tolist()])
+    result = np.full((len(groups), len(EDGES) + 1), np.nan)
+    for one in range(len(load)):
+        out = fold == one
+        result[out] = fit(cases.of(~out))(cases.of(out))
+    return result
+
+
+def chance_at(survival: FloatArray, growth: FloatArray) -> FloatArray:
+    """Return the chance that it has happened by each case's own growth of the step.
+
+    Within a stretch the logarithm of survival is taken as linear in that of the step.
+    """
+    edges = np.concatenate([[0.0], EDGES])
+    at = np.clip(growth, 0.0, edges[-1])
+    right = np.clip(np.searchsorted(edges, at, side="left"), 1, len(edges) - 1)
+    share = (at - edges[right - 1]) / (edges[right] - edges[right - 1])
+    rows = np.arange(len(at))
+    logs = np.log(np.maximum(survival, 1e-12))
+    value = logs[rows, right - 1] * (1 - share) + logs[rows, right] * share
+    result: FloatArray = 1 - np.exp(value)
+    return result
+
+
+def calibration_map(survival: FloatArray, cases: Cases, *, nodes: int = 41) -> FloatArray:
+    """Return how often it really had happened when a chance was forecast.
+
+    The forecast chance at the onset would be uniform if forecasts were right (Dawid 1984). Runs
+    that did not generalise are censored at their last chance, so that the distribution is the
+    product-limit estimate (Kaplan & Meier 1958), in which tasks count alike.
+
+    Parameters
+    ----------
+    survival : (n, k + 1) float array
+        Forecasts by models that did not know the case's task.
+    cases : Cases
+        What became of them.
+    nodes : int
+        Points of the map, evenly spaced from 0 to 1.
+
+    Returns
+    -------
+    (2, nodes) float array
+        Forecast chances, and what they turned out to be; increasing.
+    """
+    grid = np.linspace(0, 1, nodes)
+    limit = EDGES[-1]
+    happened = ~np.isnan(cases.growth) & (cases.growth <= limit)
+    time = chance_at(survival, np.where(happened, cases.growth, np.minimum(cases.seen, limit)))
+    weight = cases.weights()
+    task_weight = {task: weight[cases.task == task].sum() for task in np.unique(cases.task)}
+    weight = weight / np.array([task_weight[task] for task in cases.task])
+    order = np.argsort(time, kind="stable")
+    time, weight, happened = time[order], weight[order], happened[order]
+    at_risk = np.cumsum(weight[::-1])[::-1]
+    with np.errstate(divide="ignore"):
+        stays = np.cumsum(np.log1p(-np.where(happened, weight, 0.0) / np.maximum(at_risk, 1e-12)))
+    found = np.concatenate([[0.0], 1 - np.exp(np.nan_to_num(stays, neginf=-50.0))])
+    place = np.searchsorted(time, grid, side="right")
+    curve = np.maximum.accumulate(found[place])
+    curve[0] = 0.0
+    return np.stack([grid, curve])
+
+
+@dataclass(frozen=True, eq=False)
+class Forecaster:
+    """A hazard with its calibration.
+
+    Attributes
+    ----------
+    mode : {"geometry", "losses"}
+        What it looks at.
+    hazard : Hazard
+        Model.
+    calibration : (2, m) float array
+        See `calibration_map`.
+    """
+
+    mode: str
+    hazard: Hazard
+    calibration: FloatArray
+
+    def survival(self, columns: FloatArray) -> FloatArray:
+        """Return the calibrated chance that nothing has happened by each edge.
+
+        Parameters
+        ----------
+        columns : (n, f) float array
+            Features in the order of ``hazard.names``.
+
+        Returns
+        -------
+        (n, k + 1) float array
+        """
+        return calibrated(self.hazard.survival(columns), self.calibration)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return {
+            "mode": self.mode,
+            "hazard": self.hazard.to_dict(),
+            "calibration": [[float(f"{x:.6g}") for x in row] for row in self.calibration],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Forecaster:
+        """Return the forecaster that `to_dict` was called on."""
+        return cls(
+            values["mode"],
+            Hazard.from_dict(values["hazard"]),
+            np.asarray(values["calibration"], dtype=np.float64),
+        )
+
+
+def calibrated(survival: FloatArray, calibration: FloatArray) -> FloatArray:
+    """Return survival after the calibration map."""
+    result: FloatArray = 1 - np.interp(1 - survival, calibration[0], calibration[1])
+    return result
+
+
+def fit_forecaster(cases: Cases, mode: str) -> Forecaster:
+    """Fit on all cases; calibrate on tasks left out in turn.
+
+    Parameters
+    ----------
+    cases : Cases
+        As `cases_of` gives them, of two tasks or more.
+    mode : str
+        Kept with the result.
+
+    Returns
+    -------
+    Forecaster
+    """
+    folds = out_of_fold(cases, cases.task, lambda some: lambda out: _fit(some).survival(out.columns))
+    return Forecaster(mode, _fit(cases), calibration_map(folds, cases))
