@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -43,13 +42,13 @@ __all__ = [
     "train_together",
 ]
 
-#: Most bytes of hidden layer that are worked on at once. On a CPU what is larger does not stay in
-#: the cache from one operation to the next, which costs more than stacking gains; on a GPU it is
-#: for the memory.
+#: Most bytes of hidden layer that recipes which share a program have together. On a CPU what is
+#: larger does not stay in the cache from one operation to the next, which costs more than stacking
+#: gains; on a GPU it is for the memory.
 HIDDEN_BYTES = {"cpu": 2 * 2**20, "cuda": 2**30}
-#: The same on a CPU beside an auxiliary loss, whose gradient is summed together with that of the
-#: last networks: another number would round differently from the runs that are recorded.
-_HIDDEN_BYTES_AUXILIARY = 16 * 2**20
+#: Most of them that go through a step at once on a CPU, where one recipe has more: another number
+#: might round differently from the runs that are recorded.
+_STEP_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,11 +348,8 @@ class _Training:
         """Return the networks that go through a step together."""
         count = len(self.seeds)
         size = count
-        if self.device.type == "cpu" and self.auxiliary:
-            size = networks_at_once(self.recipes[0], self.task, _HIDDEN_BYTES_AUXILIARY)
-        elif self.device.type == "cpu":
-            most = networks_at_once(self.recipes[0], self.task, HIDDEN_BYTES["cpu"])
-            size = math.ceil(count / math.ceil(count / most))  # all about as large
+        if self.device.type == "cpu":
+            size = networks_at_once(self.recipes[0], self.task, _STEP_BYTES)
         groups = []
         for start in range(0, count, size):
             some = slice(start, start + size)

@@ -322,8 +322,7 @@ def test_seeds_in_groups_equal_all_at_once(
     recipe = small(training={"seeds": 5, "split_seed": "seed"}, dtype="float64", **more)
     together = train(recipe, tmp_path / "together")
     # 15 inputs, 12 hidden units, 8 bytes: two seeds, two, and one
-    monkeypatch.setitem(trainer.HIDDEN_BYTES, "cpu", 2 * 15 * 12 * 8)
-    monkeypatch.setattr(trainer, "_HIDDEN_BYTES_AUXILIARY", 2 * 15 * 12 * 8)
+    monkeypatch.setattr(trainer, "_STEP_BYTES", 2 * 15 * 12 * 8)
     groups: list[int] = []
     original = trainer._Training.learn
 
