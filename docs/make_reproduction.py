@@ -24,6 +24,7 @@ from reproduction.runs import (
     BY_CONSTRUCTION,
     CONTROL,
     EXPERIMENTS,
+    FLOOR,
     SOLVED,
     Experiment,
     Run,
@@ -247,7 +248,8 @@ def page(runs: Sequence[Run]) -> str:
             "are alike, so the truth is less certain than it says. KL: symmetric Kullback-Leibler; "
             "JS: Jensen-Shannon; mean and max over all instances (JS: over classes). Symmetries "
             f"that a network has by construction (never above {BY_CONSTRUCTION:g} nats) are left "
-            f"out, as are tasks with fewer than {FEWEST} runs on a side."
+            f"out, as are tasks with fewer than {FEWEST} runs on a side; violations below "
+            f"{FLOOR:g} nats count as that."
         ),
         "![Final held-out accuracy over final violation](figures/reproduction-threshold.svg)",
         table(THRESHOLD_HEADER, threshold_rows(runs)),
@@ -286,6 +288,7 @@ def page(runs: Sequence[Run]) -> str:
                 "τ, max",
                 "accuracy",
                 "commoner answer",
+                "unsolved below τ, mean",
             ],
             tau_rows(runs),
         ),
@@ -294,10 +297,11 @@ def page(runs: Sequence[Run]) -> str:
         paragraph(
             "From each run's stages (their definition: `stage_order` and `stage_boundary` in "
             "[results.md](results.md)): whether memorisation, symmetry acquisition and geometric "
-            "organisation began in this order (*held*), in another (*broken*), or one of them was "
-            "not found (*untested*). The other columns count runs in which the first time is not "
-            "later than the second, among those that have both, and give the median ratio of the "
-            "two times with its interval. Symmetry and geometry are known at checkpoints only, "
+            "organisation began in this order (*held*), in another (*broken*), or *neither* can be "
+            "told, mostly as one was not found. The other columns count runs in which the first "
+            "time is not later than the second, among those that have both, and give the median "
+            "ratio of the two times with its interval. Symmetry and geometry are known at "
+            "checkpoints only, "
             "which are spaced with the step's logarithm; accuracies more often."
         ),
         "![When the stages of the baseline runs began](figures/reproduction-stages.svg)",
@@ -308,7 +312,7 @@ def page(runs: Sequence[Run]) -> str:
                 "runs",
                 "held",
                 "broken",
-                "untested",
+                "neither",
                 "memorised ≤ symmetry",
                 "symmetry ≤ generalised",
                 "generalised ≤ geometry",
@@ -318,7 +322,7 @@ def page(runs: Sequence[Run]) -> str:
             stage_rows(runs, generalised=True),
         ),
         "Runs that do not; where the order holds as often, it says little about generalisation:",
-        table(("sweep", "runs", "held", "broken", "untested"), stage_rows(runs, generalised=False)),
+        table(("sweep", "runs", "held", "broken", "neither"), stage_rows(runs, generalised=False)),
         "<details><summary>The order in every run</summary>",
         paragraph(
             listed([f"{letter}: {label}" for letter, label, _ in EVENTS])

@@ -132,16 +132,16 @@ def control_verdict(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 def stage_verdicts(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     """Return claim, verdict and evidence for the three stages."""
     kept = [run for run in runs if not math.isnan(run.generalised) and not run.auxiliary]
-    held, broken, untested = map(int, order_counts(kept))
+    held, broken, neither = map(int, order_counts(kept))
     order = by_share(held, held + broken)
-    if order == "confirmed" and untested > 0.1 * len(kept):
+    if order == "confirmed" and neither > 0.1 * len(kept):
         order = "confirmed in part"
     lines = [
         (
             "Memorisation, symmetry acquisition and geometric organisation come in this order.",
             order,
             f"of {count(len(kept))} that generalise, without a prior or prompt: held in {held}, "
-            f"broken in {broken}, one of the stages not found in {untested}",
+            f"broken in {broken}, not to be told in {neither}",
         )
     ]
     for claim, first, second in (

@@ -56,7 +56,7 @@ def figure_times(results: Sequence[list[Row]]) -> Any:
                 axes.plot(
                     [row.time.at_most] * 2, [place - 0.4, place + 0.4], "-", color="black", lw=1
                 )
-        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.set_yticks(range(len(rows)), [row.label.partition(" (")[0] for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())

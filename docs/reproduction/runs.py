@@ -14,6 +14,8 @@ import xarray as xr
 SOLVED = 0.99
 #: A symmetry that no checkpoint breaks by more (nats) is one that the network has by construction.
 BY_CONSTRUCTION = 1e-6
+#: Smaller final violations (nats), many of them exactly 0, count as this.
+FLOOR = 1e-9
 
 PRIORS = ("nuclear-1", "nuclear-0.01", "entropy-1", "entropy-0.01", "lipschitz-1", "lipschitz-0.01")
 LABELS = {
@@ -127,11 +129,12 @@ class Run:
         return self.auxiliary not in ("", "nuclear", "entropy", "lipschitz")
 
     def violation(self, symmetry: str, measure: str) -> float:
-        """Return the final violation, NaN for a symmetry that was not to be learnt."""
+        """Return the final violation, at least `FLOOR`; NaN if it was not to be learnt."""
         if symmetry not in self.learnt:
             return math.nan
         variable, statistic = measure.split()
-        return self.final.get(f"{variable}[{symmetry},{statistic}]", math.nan)
+        value = self.final.get(f"{variable}[{symmetry},{statistic}]", math.nan)
+        return value if math.isnan(value) else max(value, FLOOR)
 
 
 MEASURES = {
@@ -161,6 +164,7 @@ def read_runs(corpus: xr.Dataset) -> list[Run]:
         }
         heldout = table.get("accuracy[heldout]", np.array([]))
         recipe = json.loads(str(facts["recipe"][i]))
+        order = str(facts["stage_order"][i]).partition(":")[0]
         runs.append(
             Run(
                 setting=str(facts["setting"][i]),
@@ -172,7 +176,7 @@ def read_runs(corpus: xr.Dataset) -> list[Run]:
                 symmetry=float(facts["t_symmetry"][i]),
                 generalised=float(facts["t_generalised"][i]),
                 geometry=float(facts["t_geometry"][i]),
-                order=str(facts["stage_order"][i]).partition(":")[0].split(" ")[0] or "unknown",
+                order=order if order in ("held", "broken") else "neither",
                 best=float(np.nanmax(np.append(heldout, 0))),
                 first={name: float(curve[0]) for name, curve in table.items()},
                 final={name: float(curve[-1]) for name, curve in table.items()},

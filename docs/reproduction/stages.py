@@ -37,8 +37,8 @@ def factor_words(runs: Sequence[Run], first: str, second: str) -> str:
 
 
 def order_counts(runs: Sequence[Run]) -> list[str]:
-    """Return how many runs hold, break or do not test the order."""
-    return [str(sum(run.order == word for run in runs)) for word in ("held", "broken", "untested")]
+    """Return how many runs hold the order, break it, or leave it open."""
+    return [str(sum(run.order == word for run in runs)) for word in ("held", "broken", "neither")]
 
 
 def stage_rows(runs: Sequence[Run], *, generalised: bool) -> list[list[str]]:

@@ -96,11 +96,11 @@ def auroc_interval(area: float, m: int, n: int, z: float = 1.959964) -> tuple[fl
 
 
 def best_threshold(values: NDArray[np.float64], solved: NDArray[np.bool_]) -> float:
-    """Return τ such that "below τ: solved" is right most often.
+    """Return τ such that "below τ: solved" is right most often; of positive values.
 
     Half-way, in logarithm, between two neighbouring values; among equally good ones the middle.
     """
-    logs = np.log(np.maximum(values, np.finfo(np.float64).tiny))
+    logs = np.log(values)
     edges = np.unique(logs)
     cuts = np.concatenate([[edges[0] - 1], (edges[1:] + edges[:-1]) / 2, [edges[-1] + 1]])
     right = ((logs[:, None] < cuts) == solved[:, None]).sum(axis=0)

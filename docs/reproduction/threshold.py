@@ -116,17 +116,18 @@ def tau_rows(runs: Sequence[Run]) -> list[list[str]]:
     for task in sorted({run.task for run in runs}):
         own = [run for run in runs if run.task == task]
         for symmetry in symmetries(own):
-            cells = []
-            for measure in ("symmetry_violation mean", "symmetry_violation max"):
-                one = separation(own, symmetry, measure)
-                if not one.enough:
-                    continue
-                tau = best_threshold(one.values, one.solved)
-                rate = leave_one_seed_out(one.values, one.solved, one.seeds)
+            one, largest = (
+                separation(own, symmetry, f"symmetry_violation {name}") for name in ("mean", "max")
+            )
+            if not (one.enough and largest.enough):
+                continue
+            cells = [f"{task}: {symmetry}", str(len(one.values))]
+            for each in (one, largest):
+                tau = best_threshold(each.values, each.solved)
+                rate = leave_one_seed_out(each.values, each.solved, each.seeds)
                 cells += [f"{tau:.2g}", f"{rate:.1%}"]
-            if cells:
-                name = f"{task}: {symmetry}"
-                rows.append([name, str(len(one.values)), *cells, f"{baseline_share(one):.1%}"])
+            below = one.values[~one.solved] < best_threshold(one.values, one.solved)
+            rows.append([*cells, f"{baseline_share(one):.1%}", f"{below.sum()}/{len(below)}"])
     return rows
 
 

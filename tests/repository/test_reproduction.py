@@ -171,7 +171,7 @@ def made_run(setting: str, seed: int, generalised: int | None, violation: float)
                 np.full((4, 1, 2), violation) * [1, 3],
             ),
             "history": (("history_step", "quantity"), heldout[:, None]),
-            "stage_order": ((), "held: all" if right else "untested: one"),
+            "stage_order": ((), "held: all" if right else "cannot be told: no t_geometry"),
             "stage_boundary": ("boundary", [10.0, 1500.0, np.nan]),
         },
         {
@@ -187,6 +187,8 @@ def made_run(setting: str, seed: int, generalised: int | None, violation: float)
     )
     training = {"seeds": [seed], "train_fraction": 0.8, "weight_decay": 1.0, "lr": 0.005}
     recipe = {"training": training, "model": {"kind": "mlp", "d_hidden": 8}}
+    if setting != "baseline":
+        recipe["auxiliary"] = {"kind": setting.removesuffix("-1")}
     return f"graph-lattice-7x7-mlp+{setting}/seed={seed}", dataset, json.dumps(recipe)
 
 
@@ -213,10 +215,30 @@ def test_page_of_known_runs(script: ModuleType, made_runs: Any) -> None:
     text = script.page(made_runs)
     assert "| graph:lattice-7x7: triangle | 10 | 5 | 1.000 [" in text
     # half-way between 1e-3 and 1, in logarithm
-    assert "| graph:lattice-7x7: triangle | 15 | 0.032 | 100.0% | 0.095 | 100.0% | 66.7% |" in text
+    assert (
+        "| graph:lattice-7x7: triangle | 15 | 0.032 | 100.0% | 0.095 | 100.0% | 66.7% | 0/5 |"
+        in text
+    )
     assert "contradicted (faster 0, slower 1, of 1)" in text
     assert "confirmed (faster 1, slower 0, of 1)" in text
-    assert "10 of 10 runs with both times" in text
+    assert "5 of 5 runs with both times" in text
+    assert "of 5 runs that generalise, without a prior or prompt: held in 5" in text
+
+
+def test_a_violation_of_zero_is_drawn_and_judged(script: ModuleType) -> None:
+    pytest.importorskip("matplotlib")
+    pictures = importlib.import_module("reproduction.pictures")
+    made = [made_run("baseline", seed, 1000, 0.1) for seed in range(3)]
+    made += [made_run("nuclear-1", seed, None, 1.0) for seed in range(3)]
+    for _, dataset, _ in made[:3]:
+        dataset["symmetry_violation"][-1] = 0.0
+    recipes = {name: recipe for name, _, recipe in made}
+    runs = script.read_runs(collect([(name, data) for name, data, _ in made], recipes=recipes))
+    axes = pictures.figure_threshold(runs).axes[0]
+    solved, tau = axes.lines[0], axes.lines[3]
+    assert solved.get_xdata() == pytest.approx(np.full(3, script.FLOOR))
+    assert solved.get_ydata() == pytest.approx(np.ones(3))
+    assert tau.get_xdata()[0] == pytest.approx(math.sqrt(script.FLOOR))
 
 
 def test_a_pair_of_which_neither_generalised_may_have_any_ratio(
