@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from geomdiag.analyzers import ANALYZERS, Analyzer
     from geomdiag.analyzers.symmetry import symmetry_violation
     from geomdiag.checkpoints import Checkpoint, Runs, Series, Split, open_runs, parse_split
+    from geomdiag.dynamics.segment import segment
+    from geomdiag.dynamics.segmentation import segment_series
     from geomdiag.dynamics.stages import stages
     from geomdiag.errors import GeomdiagError
     from geomdiag.inspection import inspect_runs
@@ -82,6 +84,8 @@ _HOMES = {
     "analyzers": ("ANALYZERS", "Analyzer"),
     "analyzers.symmetry": ("symmetry_violation",),
     "checkpoints": ("Checkpoint", "Runs", "Series", "Split", "open_runs", "parse_split"),
+    "dynamics.segment": ("segment",),
+    "dynamics.segmentation": ("segment_series",),
     "dynamics.stages": ("stages",),
     "errors": ("GeomdiagError",),
     "inspection": ("inspect_runs",),
@@ -207,6 +211,8 @@ __all__ = [
     "restricted_loss",
     "rotation_share",
     "save",
+    "segment",
+    "segment_series",
     "spectral_norm",
     "stable_rank",
     "stages",

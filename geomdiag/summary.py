@@ -34,9 +34,12 @@ def summarise(tree: xr.DataTree) -> list[dict[str, Any]]:
         ``steps`` : first and last step, or None
         ``accuracy``, ``loss`` : by part (``train``, ``heldout``, ``all``), at the last step
         ``boundaries`` : ``t_memorised``, ``t_generalised``, ... with its ``step``, None when it
-        was not reached or is not known, and the ``evidence`` for that
+        was not reached or is not known, its ``interval`` (two steps), the ``first`` step at which
+        the new state is seen, the step at which it is ``lost`` for good, whether it was there
+        ``or_earlier`` than the record, the ``p_value`` of the break, the ``evidence`` for all that
         ``stage`` : name of the stage at the last step
         ``stage_order`` : whether the stages came in the paper's order, and at which steps
+        ``stage_order_probability`` : how surely they did
         ``key_blocks`` : ``blocks`` of the embedding that stand out at the last step, strongest
         first, the ``share`` of power in them, whether blocks are ``frequencies``, and whether
         they generate the group (``generates``), None where that has no meaning
@@ -79,6 +82,11 @@ def _run(name: str, node: xr.DataTree) -> dict[str, Any]:
         "boundaries": _boundaries(dataset),
         "stage": _stage(dataset),
         "stage_order": str(dataset["stage_order"].item()) if "stage_order" in dataset else "",
+        "stage_order_probability": _number(
+            dataset["stage_order_probability"].item()
+            if "stage_order_probability" in dataset
+            else None
+        ),
         "key_blocks": _key_blocks(dataset),
         "symmetry_violation": _violations(dataset),
         "effective_dimension": _effective_dimension(dataset),
@@ -127,13 +135,39 @@ def _boundaries(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     if "stage_boundary" not in dataset or dataset["stage_boundary"].dims != ("boundary",):
         return {}
     names = [str(name) for name in dataset["boundary"].values]
-    steps = np.asarray(dataset["stage_boundary"].values, dtype=np.float64)
-    known = "stage_evidence" in dataset
-    evidence = dataset["stage_evidence"].values if known else np.full(len(names), "")
-    return {
-        name: {"step": int(step) if math.isfinite(step) else None, "evidence": str(words)}
-        for name, step, words in zip(names, steps, evidence, strict=True)
-    }
+    evidence = (
+        dataset["stage_evidence"].values if "stage_evidence" in dataset else [""] * len(names)
+    )
+    found: dict[str, dict[str, Any]] = {}
+    for place, name in enumerate(names):
+        told = {
+            fact: _number(dataset["stage_fact"].sel(fact=fact).values[place])
+            for fact in ("first", "lost", "or_earlier", "p_value")
+            if _has(dataset, "stage_fact", fact=fact)
+        }
+        ends = (
+            dataset["stage_boundary_interval"].values[place].tolist()
+            if _has(dataset, "stage_boundary_interval", ci_bound="lower")
+            else [math.nan, math.nan]
+        )
+        found[name] = {
+            "step": _step(dataset["stage_boundary"].values[place]),
+            "interval": [_step(end) for end in ends],
+            "first": _step(told.get("first")),
+            "lost": _step(told.get("lost")),
+            "or_earlier": bool(told.get("or_earlier")),
+            "p_value": told.get("p_value"),
+            "evidence": str(evidence[place]),
+        }
+    return found
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _step(value: Any) -> int | None:
+    return int(value) if _number(value) is not None else None
 
 
 def _stage(dataset: xr.Dataset) -> str:

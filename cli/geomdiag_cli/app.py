@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geomdiag_cli import analyze, formats, inspect, tasks, train
+from geomdiag_cli import analyze, formats, inspect, stages, tasks, train
 from geomdiag_cli.console import ReportingGroup, plain_warnings
 
 __all__ = ["app", "main"]
@@ -50,6 +50,7 @@ def geomdiag(
 for _name, _command, _short in (
     ("analyze", analyze.command, "Measure every checkpoint and summarise."),
     ("inspect", inspect.command, "Show what is there, what it allows, what it costs."),
+    ("stages", stages.command, "Tell the stages of a result's runs, and how surely."),
     ("train", train.command, "Make checkpoints from a recipe."),
     ("tasks", tasks.command, "List the tasks."),
     ("formats", formats.command, "List the checkpoint formats."),

@@ -11,7 +11,16 @@ from geomdiag_cli.console import clean
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["WARNING", "count", "failures", "number", "print_note", "print_summaries"]
+__all__ = [
+    "WARNING",
+    "between",
+    "count",
+    "failures",
+    "number",
+    "print_note",
+    "print_summaries",
+    "when",
+]
 
 #: More runs than this are shown as lines of a table.
 BLOCKS = 4
@@ -115,12 +124,15 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
     bounds = summary["boundaries"]
     for heading, name in (("memorised at", "t_memorised"), ("generalised at", "t_generalised")):
         if name in bounds:
-            rows.append((heading, _when(bounds[name])))
+            rows.append((heading, when(bounds[name])))
     if _step(summary, "t_solved") is not None:
         rows.append(("first 100 % at", str(_step(summary, "t_solved"))))
+    for heading, name in (("symmetry from", "t_symmetry"), ("geometry from", "t_geometry")):
+        if _step(summary, name) is not None:
+            rows.append((heading, when(bounds[name])))
     rows.append(("stage at the end", summary["stage"].replace("_", " ")))
-    if (order := summary["stage_order"]) and not order.startswith("untested"):
-        rows.append(("order of stages", order))
+    if summary["stage_order_probability"] is not None:
+        rows.append(("order of stages", summary["stage_order"]))
     if summary["compared"] and not summary["disagreement"]:
         agree = f"all {summary['compared']} losses and accuracies agree within 1%"
         rows.append(("recorded values", agree))
@@ -179,13 +191,27 @@ def _step(summary: Summary, boundary: str) -> int | None:
     return found
 
 
-def _when(boundary: Mapping[str, Any]) -> str:
-    if boundary["step"] is not None:
-        # true from the first checkpoint on: when it began, nobody saw
-        text = f"{boundary['step']}{' or earlier' if 'or earlier' in boundary['evidence'] else ''}"
-        before = re.search(r"it first reached [\d.]+ at step (\d+)", boundary["evidence"])
-        return text + (f" (first at {before[1]}, then below again)" if before else "")
-    return f"– ({boundary['evidence']})" if boundary["evidence"] else "–"
+def when(boundary: Mapping[str, Any]) -> str:
+    """Return a boundary's step with what qualifies it; its evidence where there is none."""
+    step, first = boundary["step"], boundary["first"]
+    if step is None:
+        return f"– ({boundary['evidence']})" if boundary["evidence"] else "–"
+    text = str(step)
+    if boundary["or_earlier"]:
+        text += " or earlier"
+    elif boundary["p_value"] is not None:  # an estimate, not a crossing between two checkpoints
+        text += f" ({between(boundary)})"
+    if first is not None and first < step:
+        text += f" (first at {first}, then below again)"
+    return text
+
+
+def between(boundary: Mapping[str, Any]) -> str:
+    """Return the interval of a boundary in words; a dash where there is none."""
+    lower, upper = boundary["interval"]
+    if upper is None:
+        return "–"
+    return f"to {upper}" if lower is None else f"{lower} to {upper}"
 
 
 def _disagreement(console: Console, summary: Summary) -> None:

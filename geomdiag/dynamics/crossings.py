@@ -1,13 +1,13 @@
-"""Plain first crossings: from one curve over the steps to one boundary, with its evidence.
+"""Plain crossings: from one curve over the steps to one boundary, with its evidence.
 
-Nothing here knows what a curve measures. A segmentation with intervals can replace these
-detectors one by one: whoever uses them sees only `Curve` in and `Boundary` out.
+Nothing here knows what a curve measures. The interval of a crossing is the gap between the last
+checkpoint without the new state and the first one with it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ __all__ = [
     "SETTLED",
     "Boundary",
     "Curve",
+    "bracket",
     "first_fall",
     "rises_for_good",
     "settles",
@@ -54,6 +55,14 @@ class Boundary:
         `value`; NaN if it is never seen.
     until : float
         Step from which the state is lost for good; infinity if it is not.
+    lower, upper : float
+        Interval of `value`; NaN where there is no value. A lower end of minus infinity says that
+        the state is there from the first checkpoint on.
+    p_value : float
+        Of the break that set it, against none; NaN where no break did.
+    draws : (samples, 2) float array
+        Intervals under other noise of the same kind; NaN where that left no boundary. One row
+        where the interval is the gap between two checkpoints.
     """
 
     value: float
@@ -61,11 +70,25 @@ class Boundary:
     known: bool = True
     since: float = math.nan
     until: float = math.inf
+    lower: float = math.nan
+    upper: float = math.nan
+    p_value: float = math.nan
+    draws: FloatArray = field(default_factory=lambda: np.full((1, 2), np.nan), compare=False)
 
     @property
     def exists(self) -> bool:
         """Whether there is such a step."""
         return not math.isnan(self.value)
+
+    @property
+    def or_earlier(self) -> bool:
+        """Whether the state was there when the record began."""
+        return self.lower == -math.inf
+
+    @property
+    def sureness(self) -> float:
+        """Share of the draws in which there is such a step."""
+        return float(np.isfinite(self.draws[:, 1]).mean())
 
     def holds(self, steps: FloatArray) -> NDArray[np.bool_]:
         """Return at which steps the state has begun and is not lost for good."""
@@ -131,6 +154,7 @@ def rises_for_good(curve: Curve, level: float = REACHED) -> Boundary:
             f"it is below from step {steps[lost]:.0f} on and ends at {values[-1]:.4g}",
             since=since,
             until=float(steps[lost]),
+            draws=bracket(steps, first),
         )
     if not len(below):
         return Boundary(
@@ -138,6 +162,9 @@ def rises_for_good(curve: Curve, level: float = REACHED) -> Boundary:
             f"{curve.what} is at or above {level:g} from the first checkpoint on: reached at "
             f"step {since:.0f} or earlier",
             since=since,
+            lower=-math.inf,
+            upper=since,
+            draws=bracket(steps, 0),
         )
     start = int(below[-1]) + 1
     evidence = (
@@ -150,7 +177,19 @@ def rises_for_good(curve: Curve, level: float = REACHED) -> Boundary:
             f"; it first reached {level:g} at step {since:.0f} and was below again at {dips} "
             f"checkpoint{'s' if dips > 1 else ''} in between"
         )
-    return Boundary(float(steps[start]), evidence, since=since)
+    return Boundary(
+        float(steps[start]),
+        evidence,
+        since=since,
+        lower=float(steps[start - 1]),
+        upper=float(steps[start]),
+        draws=bracket(steps, first),
+    )
+
+
+def bracket(steps: FloatArray, at: int) -> FloatArray:
+    """Return the gap before a known step, (1, 2); open where there is none before."""
+    return np.array([[steps[at - 1] if at else -math.inf, steps[at]]])
 
 
 def first_fall(curve: Curve, fraction: float = FALL, floor: float = 0.0) -> Boundary:
@@ -218,14 +257,23 @@ def first_fall(curve: Curve, fraction: float = FALL, floor: float = 0.0) -> Boun
             f"; it is back above {1 - fraction:.0%} of its running maximum from step {until:.0f} on"
         )
     onset = float(steps[start])
-    return Boundary(onset, evidence, since=onset, until=until)
+    gap = np.array([[steps[top], onset]])
+    return Boundary(
+        onset,
+        evidence,
+        since=onset,
+        until=until,
+        lower=float(steps[top]),
+        upper=onset,
+        draws=gap,
+    )
 
 
-def settles(curve: Curve, onset: Boundary, band: float = SETTLED) -> Boundary:
+def settles(curve: Curve, onset: Boundary, band: float = SETTLED, least: float = 0.0) -> Boundary:
     """Return the first step from which a fallen curve stays near its last level.
 
     The last level is the median of the last tenth of the known values (at least one); near
-    is within `band` of the fall from the largest value to that level, and at least 1.
+    is within `band` of the fall from the largest value to that level, and at least `least`.
 
     Parameters
     ----------
@@ -234,6 +282,8 @@ def settles(curve: Curve, onset: Boundary, band: float = SETTLED) -> Boundary:
         Where its fall began, from `first_fall`.
     band : float
         Share of the whole fall.
+    least : float
+        Least distance that counts, in units of the curve: 1 for a count.
 
     Returns
     -------
@@ -247,7 +297,7 @@ def settles(curve: Curve, onset: Boundary, band: float = SETTLED) -> Boundary:
         return Boundary(math.nan, f"{curve.what} fell but rose again at step {onset.until:.0f}")
     steps, values = curve.steps, curve.values
     level = float(np.median(values[-max(1, len(values) // 10) :]))
-    width = max(1.0, band * (values.max() - level))
+    width = max(least, band * (values.max() - level))
     near = np.abs(values - level) <= width
     outside = np.flatnonzero(~near | (steps < onset.value))
     start = int(outside[-1]) + 1 if len(outside) else 0
@@ -263,4 +313,7 @@ def settles(curve: Curve, onset: Boundary, band: float = SETTLED) -> Boundary:
         f"{curve.what} stays within {width:.3g} of its last level {level:.4g} from step "
         f"{rest:.0f} on",
         since=rest,
+        lower=float(steps[start - 1]) if start else -math.inf,
+        upper=rest,
+        draws=bracket(steps, start),
     )

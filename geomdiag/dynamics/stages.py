@@ -1,12 +1,11 @@
 """Stages of training, from a run's own curves.
 
-`stages` picks the curves out of a run's result, hands them to the detectors of `crossings`
-and turns the boundaries into flags. It does not depend on how a boundary was found.
+`stages` picks the curves out of a run's result, hands them to the detectors of `crossings` and
+`plateau` and turns the boundaries into flags. It does not depend on how a boundary was found.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,19 +21,22 @@ from geomdiag.dynamics.crossings import (
     SETTLED,
     Boundary,
     Curve,
-    first_fall,
+    bracket,
     rises_for_good,
     settles,
 )
+from geomdiag.dynamics.plateau import LEVEL, SAMPLES, leaves_plateau
 from geomdiag.errors import GeomdiagError
 
-__all__ = ["BOUNDARIES", "stages"]
+__all__ = ["BOUNDARIES", "FACTS", "stages"]
 
 #: A violation that never exceeds this (nats) is symmetric throughout; nothing can be acquired.
 SYMMETRIC = 1e-3
 #: Effective dimension counts components: up to this many there is no collapse to speak of.
 MIN_DIMENSION = 3.0
 
+#: Relative difference up to which what a run recorded is what its checkpoints give.
+AGREES = 0.01
 #: A network whose train accuracy never reaches this has not learnt the task, whatever else falls.
 LEARNT = 0.5
 
@@ -42,19 +44,32 @@ LEARNT = 0.5
 BOUNDARIES = {
     "t_memorised": f"first step from which train accuracy stays at or above {REACHED}",
     "t_symmetry": (
-        "first step at which the violation of one of the symmetries has fallen by "
-        f"{FALL:.0%} from its running maximum"
+        "step at which the log violation of the first of the symmetries that are not the "
+        f"architecture's leaves its plateau for good, to fall by {FALL:.0%} or more"
     ),
     "t_generalised": f"first step from which held-out accuracy stays at or above {REACHED}",
+    "t_acquired": (
+        "first step from which the violations of all symmetries that fell stay within "
+        f"{SETTLED:.0%} of their whole fall of their last levels"
+    ),
     "t_geometry": (
-        "first step at which the effective dimension of the embedding has fallen by "
-        f"{FALL:.0%} from its running maximum"
+        "step at which the log effective dimension of the embedding leaves for good the plateau "
+        f"it has once the run has memorised, to fall by {FALL:.0%} or more"
     ),
     "t_settled": (
         "first step from which the effective dimension of the embedding stays within "
         f"{SETTLED:.0%} of its whole fall, at least one component, of its last level"
     ),
     "t_solved": "first step with a held-out accuracy of 100 % (over all inputs without a split)",
+}
+
+#: What stage_fact tells of each boundary.
+FACTS = {
+    "known": "1 if it could be looked for, 0 if what would tell is missing",
+    "first": "first step at which the new state is seen, even if it is lost again",
+    "lost": "step from which the state is lost for good; missing if it lasts",
+    "or_earlier": "1 if the state was there when the record began",
+    "p_value": "chance that noise without a break is split as well, the search included",
 }
 
 _FLAGS = {
@@ -66,32 +81,41 @@ _FLAGS = {
 }
 
 
-def stages(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the stages of one run, with the evidence for each boundary.
+def stages(dataset: xr.Dataset, *, samples: int = SAMPLES, seed: int = 0) -> xr.Dataset:
+    """Return the stages of one run, with an interval and the evidence for each boundary.
 
-    Reads ``accuracy`` (step, part), ``symmetry_js`` or else ``symmetry_violation`` (step,
-    symmetry, statistic; the mean) and ``dimension`` (step, matrix, measure; the embedding's
-    effective dimension). What is missing makes a boundary unknown, never an error; missing
-    values are passed over. ``t_symmetry`` is the earliest fall among the symmetries.
+    Reads ``accuracy`` (step, part), with the run's own ``history`` (history_step, quantity) between
+    the checkpoints where it agrees with them; ``symmetry_js`` or else ``symmetry_violation``
+    (step, symmetry, statistic; the mean), without the symmetries that
+    ``symmetry_architectural`` credits to the network; and ``dimension`` (step, matrix, measure;
+    the embedding's effective dimension). What is missing makes a boundary unknown, never an
+    error; missing values are passed over.
 
     Parameters
     ----------
     dataset : xr.Dataset
         Result of one run, with the dim ``step``.
+    samples : int
+        Replicates of the bootstraps.
+    seed : int
+        Of the bootstraps.
 
     Returns
     -------
     xr.Dataset
-        ``stage`` (step): at a step, geometric organisation once dimension has begun to fall
-        after the violation has, symmetry acquisition once the violation has, memorisation once
+        ``stage`` (step): symmetry acquisition from t_symmetry on, geometric organisation from
+        t_acquired on if the dimension falls and has not settled before, memorisation once
         train accuracy has reached its level, before until then. What is lost for a while (a
         spike of the loss) does not end a stage, what is lost for good does. A run whose train
         accuracy never reaches one half stays before all stages. Unknown where
         nothing was measured, or where what would tell is missing.
-        ``stage_boundary`` (boundary): steps, NaN where there is none. ``stage_evidence``
-        (boundary): what set each, or why there is none. ``stage_order`` (): whether
-        memorisation, symmetry and geometry began in that order, in words that start with
-        held, broken or untested.
+        ``stage_boundary`` (boundary): steps, NaN where there is none.
+        ``stage_boundary_interval`` (boundary, ci_bound): the gap between two checkpoints, or a 90 %
+        interval where a segmentation set the step. ``stage_evidence`` (boundary): what set
+        each, or why there is none. ``stage_fact`` (boundary, fact): the same for machines.
+        ``stage_order`` (): whether memorisation, symmetry and geometry began in that order, in
+        words that start with held, broken or cannot be told. ``stage_order_probability`` ():
+        how surely they did.
 
     Raises
     ------
@@ -107,7 +131,13 @@ def stages(dataset: xr.Dataset) -> xr.Dataset:
     if generalised.exists and seen_from < memorised.since >= generalised.since:
         evidence = f"{generalised.evidence}; no later than train accuracy: without delay"
         generalised = replace(generalised, evidence=evidence)
-    symmetry = _symmetry(_violations(dataset), generalised, heldout)
+    curves = _violations(dataset)
+    falls = [
+        leaves_plateau(curve, SYMMETRIC, samples=samples, seed=seed + 1 + place)
+        for place, curve in enumerate(curves)
+    ]
+    # Embeddings also shrink from their random start while the network memorises. The collapse
+    # that is claimed is the one that follows.
     dimension = _curve(
         dataset,
         "dimension",
@@ -115,80 +145,135 @@ def stages(dataset: xr.Dataset) -> xr.Dataset:
         matrix="embedding",
         measure="effective_dimension",
     )
-    geometry = first_fall(dimension, floor=MIN_DIMENSION)
+    begin = -math.inf if math.isnan(memorised.since) else memorised.since
+    geometry = leaves_plateau(dimension, MIN_DIMENSION, begin=begin, samples=samples, seed=seed)
+    symmetry = _symmetry(falls, generalised, heldout)
     found = {
         "t_memorised": memorised,
         "t_symmetry": symmetry,
         "t_generalised": generalised,
+        "t_acquired": _acquired(curves, falls),
         "t_geometry": geometry,
-        "t_settled": settles(dimension, geometry),
+        "t_settled": settles(dimension, geometry, least=1.0),
         "t_solved": _solved(dataset, heldout),
     }
-    # Embeddings also shrink from their random start while the network memorises. That may set
-    # t_geometry, and break the order; the third stage is a collapse that follows the second.
-    collapse = geometry
-    if symmetry.exists and dimension:
-        later = dimension.steps >= symmetry.since
-        rest = Curve(
-            dimension.what, dimension.steps[later], dimension.values[later], "nothing is left"
-        )
-        collapse = replace(first_fall(rest, floor=MIN_DIMENSION), known=geometry.known)
-    names = list(BOUNDARIES)
+    probability = _in_order([memorised, symmetry, geometry], samples, seed)
     return xr.Dataset(
         {
             "stage": (
                 "step",
-                _flags(dataset, {**found, "t_geometry": collapse}, train),
+                _flags(dataset, found, train),
                 {
                     "long_name": "stage of training",
                     "units": "1",
                     "flag_values": list(_FLAGS),
                     "flag_meanings": " ".join(_FLAGS.values()),
                     "definition": (
-                        f"first crossings: memorisation from where train accuracy is {REACHED} "
-                        "for the first time, symmetry_acquisition from t_symmetry, "
-                        "geometric_organisation from where the embedding's effective dimension "
-                        f"has fallen by {FALL:.0%} from its running maximum since t_symmetry; each "
-                        "until it is lost for good; none where train accuracy never reaches "
-                        f"{LEARNT}"
+                        f"memorisation from where train accuracy is {REACHED} for the first time, "
+                        "symmetry_acquisition from t_symmetry, geometric_organisation from "
+                        "t_acquired if the embedding's effective dimension leaves its plateau and "
+                        "has not settled before; each until it is lost for good; none where train "
+                        f"accuracy never reaches {LEARNT}"
                     ),
                     "reference": "arXiv:2603.01968",
                 },
             ),
-            "stage_boundary": (
-                "boundary",
-                np.array([found[name].value for name in names]),
-                {
-                    "long_name": "step at which a stage begins or ends",
-                    "units": "step",
-                    "definition": "; ".join(f"{name}: {BOUNDARIES[name]}" for name in names),
-                },
-            ),
-            "stage_evidence": (
-                "boundary",
-                _text([found[name].evidence for name in names]),
-                {
-                    "long_name": "what set each boundary, or why there is none",
-                    "units": "1",
-                    "definition": "for each entry of stage_boundary, in words: values and steps "
-                    "that decided, or what is missing",
-                },
-            ),
+            **_boundary_variables(found),
             "stage_order": (
                 (),
-                _text(_order(memorised, symmetry, geometry)),
+                _text(_order(memorised, symmetry, geometry, probability)),
                 {
                     "long_name": "whether the stages came in the order that was claimed",
                     "units": "1",
                     "definition": (
-                        f"first step with a train accuracy of {REACHED} ≤ t_symmetry ≤ t_geometry"
+                        f"first step with a train accuracy of {REACHED} ≤ t_symmetry ≤ t_geometry: "
+                        f"held where stage_order_probability is at least {LEVEL}, broken where it "
+                        f"is at most {1 - LEVEL:.1f}, else it cannot be told; nor where more than "
+                        f"{1 - LEVEL:.0%} of the replicates of a bootstrap lack one of them"
                     ),
                     "reference": "arXiv:2603.01968",
                 },
             ),
+            "stage_order_probability": (
+                (),
+                probability,
+                {
+                    "long_name": "probability that the stages came in the order that was claimed",
+                    "units": "1",
+                    "definition": (
+                        "share of draws in order, each boundary drawn from its bootstrap and, "
+                        "between two checkpoints, uniformly in log(1 + step); independently, and "
+                        "given that there are all three"
+                    ),
+                },
+            ),
         },
-        coords={"step": dataset["step"].variable, "boundary": _text(names)},
+        coords={
+            "step": dataset["step"].variable,
+            "boundary": _text(list(BOUNDARIES)),
+            "ci_bound": _text(["lower", "upper"]),
+            "fact": _text(list(FACTS)),
+        },
     )
+
+
+def _boundary_variables(found: Mapping[str, Boundary]) -> dict[str, Any]:
+    """Return the variables that tell of the boundaries one by one."""
+    ordered = [found[name] for name in BOUNDARIES]
+    facts = [
+        [float(one.known), one.since, one.until, float(one.or_earlier), one.p_value]
+        for one in ordered
+    ]
+    table = np.array(facts)
+    table[np.isinf(table)] = math.nan
+    interval = np.array([[one.lower, one.upper] for one in ordered])
+    interval[np.isinf(interval)] = math.nan
+    return {
+        "stage_boundary": (
+            "boundary",
+            np.array([one.value for one in ordered]),
+            {
+                "long_name": "step at which a stage begins or ends",
+                "units": "step",
+                "definition": "; ".join(f"{name}: {what}" for name, what in BOUNDARIES.items()),
+            },
+        ),
+        "stage_boundary_interval": (
+            ("boundary", "ci_bound"),
+            interval,
+            {
+                "long_name": "interval of stage_boundary",
+                "units": "step",
+                "definition": (
+                    "t_symmetry and t_geometry: percentiles of a bootstrap of the segmentation "
+                    "with autocorrelated noise, widened to the checkpoints beside them; the "
+                    "others: the last step known not to have the new state and the first that has "
+                    "it. A lower end is missing where the record begins too late"
+                ),
+                "ci_kind": "percentile bootstrap of t_symmetry and t_geometry, else bracket",
+                "ci_prob": LEVEL,
+            },
+        ),
+        "stage_evidence": (
+            "boundary",
+            _text([one.evidence for one in ordered]),
+            {
+                "long_name": "what set each boundary, or why there is none",
+                "units": "1",
+                "definition": "for each entry of stage_boundary, in words: values and steps "
+                "that decided, or what is missing",
+            },
+        ),
+        "stage_fact": (
+            ("boundary", "fact"),
+            table,
+            {
+                "long_name": "what stage_evidence says, as numbers",
+                "units": "step, or 1 for known, or_earlier and p_value",
+                "definition": "; ".join(f"{name}: {what}" for name, what in FACTS.items()),
+            },
+        ),
+    }
 
 
 def _ordered(dataset: xr.Dataset) -> xr.Dataset:
@@ -241,7 +326,9 @@ def _accuracy(dataset: xr.Dataset, part: str) -> Curve:
         part, "accuracy over all inputs"
     )
     curve = _curve(dataset, "accuracy", what, part=part)
-    if curve or part == "all" or "accuracy" not in dataset:
+    if curve:
+        return _denser(dataset, curve, f"{part}_accuracy")
+    if part == "all" or "accuracy" not in dataset:
         return curve
     if part in _labels(dataset["accuracy"], "part"):
         reason = f"{what} is unknown: no checkpoint has a value (has the split no such inputs?)"
@@ -253,8 +340,33 @@ def _accuracy(dataset: xr.Dataset, part: str) -> Curve:
     return Curve(what, curve.steps, curve.values, reason)
 
 
+def _denser(dataset: xr.Dataset, curve: Curve, quantity: str) -> Curve:
+    """Return a curve with what the run recorded of it between the checkpoints.
+
+    Only within the checkpoints' steps, and only where the two agree at them: what was recorded
+    of other inputs, or of another network, tells nothing.
+    """
+    if not {"history", "disagreement"} <= set(dataset.variables):
+        return curve
+    if quantity not in _labels(dataset["history"], "quantity"):
+        return curve
+    apart = dataset["disagreement"].sel(quantity=quantity).values
+    own = dataset["history"].sel(quantity=quantity)
+    steps = np.asarray(own["history_step"].values, dtype=np.float64)
+    values = np.asarray(own.values, dtype=np.float64)
+    if not np.isfinite(apart).any() or np.nanmax(apart) > AGREES:
+        return curve
+    more = np.isfinite(values) & (steps > curve.steps[0]) & (steps < curve.steps[-1])
+    more &= ~np.isin(steps, curve.steps)
+    steps = np.concatenate([curve.steps, steps[more]])
+    order = np.argsort(steps, kind="stable")
+    return replace(
+        curve, steps=steps[order], values=np.concatenate([curve.values, values[more]])[order]
+    )
+
+
 def _violations(dataset: xr.Dataset) -> list[Curve]:
-    """Return one curve a symmetry; the bounded divergence where there is one."""
+    """Return one curve a symmetry that is to be learnt; the bounded divergence if there is one."""
     variable, words = next(
         (
             (name, words)
@@ -268,24 +380,37 @@ def _violations(dataset: xr.Dataset) -> list[Curve]:
     )
     if variable not in dataset:
         return [_curve(dataset, variable, words)]  # carries the reason
-    return [
-        _curve(dataset, variable, f"{words} of {label}", symmetry=label, statistic="mean")
-        for label in _labels(dataset[variable], "symmetry")
-    ]
+    curves = []
+    empty = np.empty(0)
+    for label in _labels(dataset[variable], "symmetry"):
+        what = f"{words} of {label}"
+        if _architectural(dataset, label):
+            reason = f"{what} is the architecture's own: not acquired"
+            curves.append(Curve(what, empty, empty, reason))
+        else:
+            curves.append(_curve(dataset, variable, what, symmetry=label, statistic="mean"))
+    return curves
 
 
-def _symmetry(curves: list[Curve], generalised: Boundary, heldout: Curve) -> Boundary:
+def _architectural(dataset: xr.Dataset, symmetry: str) -> bool:
+    name = "symmetry_architectural"
+    if name not in dataset or symmetry not in _labels(dataset[name], "symmetry"):
+        return False
+    values = np.asarray(dataset[name].sel(symmetry=symmetry).values, dtype=np.float64)
+    return bool((values == 1).any())
+
+
+def _symmetry(falls: list[Boundary], generalised: Boundary, heldout: Curve) -> Boundary:
     """Return the earliest fall among the symmetries, and what became of the others."""
-    if not curves:
+    if not falls:
         return Boundary(math.nan, "the task declares no symmetry", known=False)
-    falls = [first_fall(curve, floor=SYMMETRIC) for curve in curves]
     begun = sorted((fall for fall in falls if fall.exists), key=lambda fall: fall.value)
     if begun:
-        others = [fall.evidence for fall in falls if fall is not begun[0]]
-        return Boundary(
-            begun[0].value,
-            ". Also: ".join([begun[0].evidence, *others]),
-            since=begun[0].since,
+        first = begun[0]
+        others = [fall.evidence for fall in falls if fall is not first]
+        return replace(
+            first,
+            evidence=". Also: ".join([first.evidence, *others]),
             until=max(fall.until for fall in begun),
         )
     evidence = "; ".join(fall.evidence for fall in falls)
@@ -297,7 +422,42 @@ def _symmetry(curves: list[Curve], generalised: Boundary, heldout: Curve) -> Bou
             f"before the record begins, if at all; {evidence}",
             known=False,
         )
-    return Boundary(math.nan, evidence, known=any(fall.known for fall in falls))
+    p_values = [fall.p_value for fall in falls if not math.isnan(fall.p_value)]
+    return Boundary(
+        math.nan,
+        evidence,
+        known=any(fall.known for fall in falls),
+        p_value=min(p_values, default=math.nan),
+    )
+
+
+def _acquired(curves: list[Curve], falls: list[Boundary]) -> Boundary:
+    """Return where the last of the symmetries that fell settles."""
+    fallen = [pair for pair in zip(curves, falls, strict=True) if pair[1].exists]
+    if not fallen:
+        known = any(fall.known for fall in falls)
+        why = "; ".join(fall.evidence for fall in falls) or "the task declares no symmetry"
+        return Boundary(math.nan, f"no violation is known to have fallen: {why}", known=known)
+    ends = []
+    for curve, fall in fallen:
+        if math.isfinite(fall.until):  # while it lasted: until it left its lowest level
+            lasting = curve.values[curve.steps < fall.until]
+            low, high = lasting.min(), lasting.max()
+            end = int(np.flatnonzero(lasting <= low + SETTLED * (high - low))[-1]) + 1
+            curve = replace(curve, steps=curve.steps[:end], values=curve.values[:end])
+        ends.append(settles(curve, replace(fall, until=math.inf)))
+    if absent := [end for end in ends if not end.exists]:
+        return replace(absent[0], evidence="; ".join(end.evidence for end in absent))
+    last = max(ends, key=lambda end: end.value)
+    until = min(fall.until for _, fall in fallen)
+    if math.isinf(until):
+        return last
+    return Boundary(
+        math.nan,
+        f"{last.evidence}, but it did not stay: one violation has risen again at step {until:.0f}",
+        since=last.since,
+        until=until,
+    )
 
 
 def _solved(dataset: xr.Dataset, heldout: Curve) -> Boundary:
@@ -314,15 +474,30 @@ def _solved(dataset: xr.Dataset, heldout: Curve) -> Boundary:
             f"{curve.what} never reached 100 %; its best is {curve.values[best]:.2%} at step "
             f"{curve.steps[best]:.0f}{note}",
         )
-    step = float(curve.steps[right.argmax()])
-    return Boundary(step, f"{curve.what} is 100 % for the first time at step {step:.0f}{note}")
+    ((lower, step),) = gap = bracket(curve.steps, int(right.argmax()))
+    return Boundary(
+        step,
+        f"{curve.what} is 100 % for the first time at step {step:.0f}{note}",
+        since=step,
+        lower=lower,
+        upper=step,
+        draws=gap,
+    )
 
 
 def _flags(dataset: xr.Dataset, found: Mapping[str, Boundary], train: Curve) -> NDArray[np.int64]:
     """Return the stage at each step."""
     steps = np.asarray(dataset["step"].values, dtype=np.float64)
-    memorised, symmetry, generalised, geometry = (
-        found[name] for name in ("t_memorised", "t_symmetry", "t_generalised", "t_geometry")
+    memorised, symmetry, generalised, acquired, geometry, settled = (
+        found[name]
+        for name in (
+            "t_memorised",
+            "t_symmetry",
+            "t_generalised",
+            "t_acquired",
+            "t_geometry",
+            "t_settled",
+        )
     )
     flags = np.zeros(len(steps), dtype=np.int64)
     flags[memorised.holds(steps)] = 1 if symmetry.known else -1  # 1, or already more
@@ -330,9 +505,13 @@ def _flags(dataset: xr.Dataset, found: Mapping[str, Boundary], train: Curve) -> 
         flags[:] = -1
     acquiring = symmetry.holds(steps)
     flags[acquiring] = 2 if geometry.known else -1  # 2, or already 3
+    organising = acquiring & acquired.holds(steps) & (steps < geometry.until)
     if not symmetry.known and generalised.exists:
-        acquiring |= generalised.holds(steps)  # who generalises has acquired it
-    flags[acquiring & geometry.holds(steps)] = 3
+        # Who generalises has acquired it: when, nobody saw.
+        organising = generalised.holds(steps) & geometry.holds(steps)
+        acquired = generalised
+    if geometry.exists and not settled.value < acquired.since:
+        flags[organising] = 3
     if train and train.values.max() < LEARNT:
         flags[:] = 0
     flags[~_measured(dataset)] = -1
@@ -349,7 +528,22 @@ def _measured(dataset: xr.Dataset) -> NDArray[np.bool_]:
     return known
 
 
-def _order(memorised: Boundary, symmetry: Boundary, geometry: Boundary) -> str:
+def _in_order(boundaries: list[Boundary], samples: int, seed: int) -> float:
+    """Return the share of draws in which some boundaries come in order; NaN where one is absent."""
+    if any(math.isnan(one.since) for one in boundaries):
+        return math.nan
+    rng = np.random.default_rng(seed)
+    many = 10 * samples
+    places = []
+    for one in boundaries:
+        seen = one.draws[np.isfinite(one.draws[:, 1])]
+        lower, upper = seen[rng.integers(len(seen), size=many)].T
+        low, high = np.log1p(np.maximum(lower, 0.0)), np.log1p(upper)
+        places.append(low + (high - low) * rng.random(many))
+    return float((np.diff(places, axis=0) >= 0).all(axis=0).mean())
+
+
+def _order(memorised: Boundary, symmetry: Boundary, geometry: Boundary, probability: float) -> str:
     """Return whether the three stages began in their order, in words."""
     order = {
         f"train accuracy {REACHED}": memorised,
@@ -358,11 +552,16 @@ def _order(memorised: Boundary, symmetry: Boundary, geometry: Boundary) -> str:
     }
     absent = [name for name, boundary in order.items() if math.isnan(boundary.since)]
     if absent:
-        return f"untested: no {', no '.join(absent)}"
-    steps = [boundary.since for boundary in order.values()]
-    held = all(one <= other for one, other in itertools.pairwise(steps))
-    told = ", ".join(f"{name} at step {step:.0f}" for name, step in zip(order, steps, strict=True))
-    return f"{'held' if held else 'broken'}: {told}"
+        return f"cannot be told: no {', no '.join(absent)}"
+    verdict = "cannot be told"
+    if min(boundary.sureness for boundary in order.values()) < LEVEL:
+        pass  # whether there is such a stage at all is not sure
+    elif probability >= LEVEL:
+        verdict = "held"
+    elif probability <= 1 - LEVEL:
+        verdict = "broken"
+    told = ", ".join(f"{name} at step {one.since:.0f}" for name, one in order.items())
+    return f"{verdict}: {told}; held with probability {probability:.2f}"
 
 
 def _text(words: str | list[str]) -> NDArray[Any]:

@@ -115,21 +115,55 @@ def test_key_blocks_are_called_frequencies_where_they_are(
 
 
 @pytest.mark.parametrize(
-    ("evidence", "text"),
+    ("fact", "ends", "text"),
     [
-        ("train accuracy is at or above 0.99 from step 388 on", "388"),
-        (
-            "train accuracy stays at or above 0.99 from step 388 on; it first reached 0.99 at step "
-            "101 and was below again at 3 later checkpoints",
-            "388 (first at 101, then below again)",
-        ),
-        ("or earlier: the first checkpoint", "388 or earlier"),
+        ((388, np.nan, 0, np.nan), (377, 388), "388"),
+        ((101, np.nan, 0, np.nan), (377, 388), "388 (first at 101, then below again)"),
+        ((388, np.nan, 1, np.nan), (np.nan, 388), "388 or earlier"),
+        ((388, np.nan, 0, 0.01), (200, 500), "388 (200 to 500)"),
+        ((388, np.nan, 0, 0.01), (np.nan, 500), "388 (to 500)"),
     ],
 )
-def test_a_boundary_tells_what_went_before(evidence: str, text: str) -> None:
-    from geomdiag_cli.tables import _when
+def test_a_boundary_tells_what_went_before(
+    fact: tuple[float, ...], ends: tuple[float, float], text: str
+) -> None:
+    from geomdiag_cli.tables import when
 
-    assert _when({"step": 388, "evidence": evidence}) == text
+    (told,) = summarise(
+        tree(
+            stage_boundary=xr.DataArray([388.0], {"boundary": ["t_memorised"]}),
+            stage_boundary_interval=xr.DataArray(
+                [ends], {"ci_bound": ["lower", "upper"]}, ("boundary", "ci_bound")
+            ),
+            stage_fact=xr.DataArray(
+                [fact],
+                {"fact": ["first", "lost", "or_earlier", "p_value"]},
+                ("boundary", "fact"),
+            ),
+        )
+    )
+    boundary = told["boundaries"]["t_memorised"]
+    assert when(boundary) == text
+    assert boundary["lost"] is None
+    json.dumps(told, allow_nan=False)
+
+
+def test_a_boundary_without_interval_or_facts_is_told_all_the_same() -> None:
+    """As in results of earlier versions."""
+    from geomdiag_cli.tables import between, when
+
+    coords = {"boundary": ["t_memorised", "t_generalised"]}
+    (told,) = summarise(
+        tree(
+            stage_boundary=xr.DataArray([388.0, np.nan], coords),
+            stage_evidence=xr.DataArray(["", "never"], coords),
+        )
+    )
+    memorised, generalised = told["boundaries"].values()
+    assert when(memorised) == "388"
+    assert when(generalised) == "– (never)"
+    assert between(memorised) == "–"
+    assert told["stage_order_probability"] is None
 
 
 @pytest.mark.parametrize(("generates", "said"), [(1.0, True), (0.0, False), (np.nan, None)])

@@ -120,9 +120,11 @@ def test_nothing_to_fall_and_nothing_to_see() -> None:
 )
 def test_settles(values: tuple[float, ...], expected: float, words: str) -> None:
     it = curve(*values)
-    found = settles(it, first_fall(it))
+    found = settles(it, first_fall(it), least=1)
     assert found.value == pytest.approx(expected, nan_ok=True)
     assert words in found.evidence
+    if found.exists:
+        assert (found.lower, found.upper) == (expected - 10, expected)
 
 
 def test_settles_of_what_nobody_saw() -> None:
