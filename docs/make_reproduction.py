@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.claims import (
+    HALF,
+    MOSTLY,
+    SEPARATES,
     control_verdict,
     grokfast_verdict,
     stage_verdicts,
@@ -175,7 +178,10 @@ def page(runs: Sequence[Run]) -> str:
             "Our networks and tasks are smaller than the paper's and their runs fewer (next "
             "section), so that a claim that is not confirmed here may still hold at the paper's "
             "sizes. What is *not confirmed* differs from the paper; what is *contradicted* is the "
-            "other way round here."
+            "other way round here. The rules: a variant is faster or slower where the interval of "
+            "its ratio to the baseline leaves 1 out, and a claim on several is confirmed where all "
+            f"are faster; an order is confirmed from {MOSTLY:.0%} of the runs that can tell, in "
+            f"part from {HALF:.0%}; a threshold where the AUROC is {SEPARATES} in every task."
         ),
         table(["the paper's claim", "verdict", "evidence"], verdicts).replace("--:", ":--"),
         "## What was trained",

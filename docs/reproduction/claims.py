@@ -6,11 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 
 from reproduction.runs import LABELS, Experiment, Run
-from reproduction.stages import both, order_counts
+from reproduction.stages import both, order_counts, share_words
 from reproduction.statistics import Median
 from reproduction.threshold import drawn_symmetry, separation
 from reproduction.times import Row
 from reproduction.words import count, listed
+
+#: Shares of runs from which "it is so" counts as confirmed, and as confirmed in part.
+MOSTLY, HALF = 0.9, 0.5
+#: AUROC from which a threshold counts as separating the runs of a task.
+SEPARATES = 0.95
 
 
 def sorted_out(rows: Sequence[Row], variants: Sequence[str]) -> dict[str, list[Row]]:
@@ -132,16 +137,24 @@ def control_verdict(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 def stage_verdicts(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     """Return claim, verdict and evidence for the three stages."""
     kept = [run for run in runs if not math.isnan(run.generalised) and not run.auxiliary]
+    networks = {
+        kind: [run for run in kept if run.recipe["model"]["kind"] == kind]
+        for kind in sorted({run.recipe["model"]["kind"] for run in kept})
+    }
     held, broken, neither = map(int, order_counts(kept))
     order = by_share(held, held + broken)
-    if order == "confirmed" and neither > 0.1 * len(kept):
+    if order == "confirmed" and held + broken < MOSTLY * len(kept):
         order = "confirmed in part"
     lines = [
         (
             "Memorisation, symmetry acquisition and geometric organisation come in this order.",
             order,
             f"of {count(len(kept))} that generalise, without a prior or prompt: held in {held}, "
-            f"broken in {broken}, not to be told in {neither}",
+            f"broken in {broken}, not to be told in {neither} ("
+            + "; ".join(
+                "{}: {}, {}, {}".format(kind, *order_counts(own)) for kind, own in networks.items()
+            )
+            + ")",
         )
     ]
     for claim, first, second in (
@@ -150,9 +163,9 @@ def stage_verdicts(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     ):
         known = both(kept, first, second)
         yes = sum(one <= other for one, other in known)
-        lines.append(
-            (claim, by_share(yes, len(known)), f"{yes} of {count(len(known))} with both times")
-        )
+        parts = [f"{kind}: {share_words(own, first, second)}" for kind, own in networks.items()]
+        evidence = f"{yes} of {count(len(known))} with both times ({'; '.join(parts)})"
+        lines.append((claim, by_share(yes, len(known)), evidence))
     return lines
 
 
@@ -160,9 +173,9 @@ def by_share(yes: int, n: int) -> str:
     """Return a verdict on "it is always so"."""
     if not n:
         return "no runs"
-    if yes >= 0.9 * n:
+    if yes >= MOSTLY * n:
         return "confirmed"
-    return "not confirmed" if yes < 0.5 * n else "confirmed in part"
+    return "not confirmed" if yes < HALF * n else "confirmed in part"
 
 
 def threshold_verdict(runs: Sequence[Run]) -> tuple[str, str]:
@@ -177,11 +190,11 @@ def threshold_verdict(runs: Sequence[Run]) -> tuple[str, str]:
             evidence.append(f"{task} {one.words}, {len(one.solved)} runs")
     if not areas:
         return "no runs", ""
-    good = sum(area >= 0.95 for area in areas)
+    good = sum(area >= SEPARATES for area in areas)
     verdict = (
         "confirmed" if good == len(areas) else "confirmed in part" if good else "not confirmed"
     )
     return (
-        f"{verdict} (AUROC ≥ 0.95 in {good} of {count(len(areas), 'task')})",
+        f"{verdict} (AUROC ≥ {SEPARATES} in {good} of {count(len(areas), 'task')})",
         "AUROC of the mean violation: " + "; ".join(evidence),
     )

@@ -222,7 +222,7 @@ def test_page_of_known_runs(script: ModuleType, made_runs: Any) -> None:
     assert "contradicted (faster 0, slower 1, of 1)" in text
     assert "confirmed (faster 1, slower 0, of 1)" in text
     assert "5 of 5 runs with both times" in text
-    assert "of 5 runs that generalise, without a prior or prompt: held in 5" in text
+    assert "of 5 runs that generalise, without a prior or prompt: held in 5, broken in 0" in text
 
 
 def test_a_violation_of_zero_is_drawn_and_judged(script: ModuleType) -> None:
