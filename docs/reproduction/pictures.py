@@ -97,6 +97,7 @@ def figure_threshold(runs: Sequence[Run]) -> Any:
                 tau = best_threshold(one.values, one.solved)
                 axes.axvline(tau, color="black", lw=0.8, ls="--", label="τ")
             axes.set_xscale("log")
+            axes.minorticks_off()
             axes.set_title(f"{task}: {symmetry}, {statistic}", loc="left", fontsize=9)
             axes.set_ylim(-0.05, 1.05)
             axes.grid(color="#eeeeee", lw=0.5)
