@@ -194,7 +194,9 @@ def _signal_runs(corpus: xr.Dataset, signal: str) -> _Runs:
     )
 
 
-def _threshold(signal: str, runs: _Runs, chosen: BoolArray, left_out: NDArray[Any]) -> Threshold | None:
+def _threshold(
+    signal: str, runs: _Runs, chosen: BoolArray, left_out: NDArray[Any]
+) -> Threshold | None:
     """Return the threshold on one signal; `left_out` names what is held out together."""
     last = runs.last
     rows = np.flatnonzero(chosen & ~np.isnan(last))

@@ -1,4 +1,4 @@
-"""The forecaster: a hazard over the growth of the step, calibrated on tasks it was not fitted on."""
+"""The forecaster: a hazard over the growth of the step, calibrated on tasks it did not see."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ __all__ = [
     "MODES",
     "Cases",
     "Forecaster",
+    "calibrated",
     "calibration_map",
     "cases_of",
+    "chance_at",
+    "fit_cases",
     "fit_forecaster",
     "out_of_fold",
 ]
@@ -160,7 +163,8 @@ Predict = Callable[[Cases], FloatArray]
 Fit = Callable[[Cases], Predict]
 
 
-def _fit(cases: Cases) -> Hazard:
+def fit_cases(cases: Cases) -> Hazard:
+    """Fit the hazard on cases that are far enough apart."""
     thin = _thinned(cases)
     return fit_hazard(thin.names, thin.columns, thin.growth, thin.seen, thin.weights())
 
@@ -186,7 +190,9 @@ def out_of_fold(cases: Cases, groups: NDArray[Any], fit: Fit, *, folds: int = FO
     names, counts = np.unique(groups, return_counts=True)
     load = np.zeros(min(folds, len(names)))
     fold_of: dict[Any, int] = {}
-    for name, count in sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda x: -x[1]):
+    for name, count in sorted(
+        zip(names.tolist(), counts.tolist(), strict=True), key=lambda x: -x[1]
+    ):
         fold_of[name] = int(np.argmin(load))
         load[fold_of[name]] += count
     fold = np.array([fold_of[name] for name in groups.tolist()])
@@ -323,5 +329,7 @@ def fit_forecaster(cases: Cases, mode: str) -> Forecaster:
     -------
     Forecaster
     """
-    folds = out_of_fold(cases, cases.task, lambda some: lambda out: _fit(some).survival(out.columns))
-    return Forecaster(mode, _fit(cases), calibration_map(folds, cases))
+    folds = out_of_fold(
+        cases, cases.task, lambda some: lambda out: fit_cases(some).survival(out.columns)
+    )
+    return Forecaster(mode, fit_cases(cases), calibration_map(folds, cases))

@@ -158,23 +158,32 @@ def fit_hazard(
     Hazard
     """
     ends = np.asarray(edges, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        known = ~np.isnan(columns)
-        some = known.any(axis=0)
-        centre, scale = np.zeros(len(names)), np.ones(len(names))
-        low, middle, high = np.nanpercentile(columns[:, some], [10, 50, 90], axis=0)
-    centre[some] = middle
-    # the middle four fifths of a normal distribution span 2.56 standard deviations
-    scale[some] = np.where(high - low > 1e-9, (high - low) / 2.56, 1.0)
+    centre, scale = np.zeros(len(names)), np.ones(len(names))
+    some = ~np.isnan(columns).all(axis=0)
+    if some.any():
+        low, centre[some], high = np.nanpercentile(columns[:, some], [10, 50, 90], axis=0)
+        # the middle four fifths of a normal distribution span 2.56 standard deviations
+        scale[some] = np.where(high - low > 1e-9, (high - low) / 2.56, 1.0)
     z = _standard(columns, centre, scale)
     watched, event = stretches(growth, seen, ends)
     place = _place(len(ends))
     weight = weight / weight.mean()
     k, f = len(ends), z.shape[1]
-    theta = np.zeros(k + 2 * f)
-    theta[:k] = -2.0
     penalty = np.full(k + 2 * f, ridge)
     penalty[:k] = 1e-3  # an intercept without any event must stay finite
+    theta = np.zeros(k + 2 * f)
+    at_risk = (weight[:, None] * watched).sum(axis=0)
+    share = ((weight[:, None] * event).sum(axis=0) + 0.01) / (at_risk + 0.02)
+    theta[:k] = np.log(share / (1 - share))  # as without features
+
+    def objective(theta: FloatArray) -> float:
+        score = theta[:k] + (z @ theta[k : k + f])[:, None]
+        score += (z @ theta[k + f :])[:, None] * place
+        # log(1 + exp(score)) without overflow
+        terms = np.where(watched, np.logaddexp(0.0, score) - np.where(event, score, 0.0), 0.0)
+        return float((weight[:, None] * terms).sum() + (penalty * theta**2).sum() / 2)
+
+    loss = objective(theta)
     for _ in range(60):
         gradient = -penalty * theta
         curvature = np.diag(penalty)
@@ -200,8 +209,10 @@ def fit_hazard(
             curvature[b, a] += place[j] * square
             curvature[b, b] += place[j] ** 2 * square
         step = np.linalg.solve(curvature, gradient)
-        step *= min(1.0, 5.0 / max(np.abs(step).max(), 1e-12))
-        theta += step
+        # far from the optimum Newton's step may go too far
+        while (lower := objective(theta + step)) > loss + 1e-9 * abs(loss):
+            step /= 2
+        theta, loss = theta + step, lower
         if np.abs(step).max() < 1e-6:
             break
     return Hazard(

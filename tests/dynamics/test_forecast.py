@@ -1,0 +1,178 @@
+"""Forecasts of runs: causal, in both modes, in words, and when there is little to go by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers.synthetic_corpus import a_corpus, a_run
+
+from geomdiag.dynamics.features import GEOMETRY, LOSSES, features
+from geomdiag.dynamics.forecast import (
+    forecast,
+    forecast_run,
+    load_forecaster,
+    save_forecaster,
+)
+from geomdiag.dynamics.forecaster import Forecaster, cases_of, fit_forecaster
+from geomdiag.errors import GeomdiagError
+
+Forecasters = dict[str, Forecaster]
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Forecasters:
+    corpus = a_corpus(tasks=6, seeds=9)
+    return {mode: fit_forecaster(cases_of(corpus, mode), mode) for mode in ("geometry", "losses")}
+
+
+@pytest.mark.parametrize("mode", ["geometry", "losses"])
+def test_a_forecast_depends_on_no_later_step(fitted: Forecasters, mode: str) -> None:
+    run = a_run(1000, "modadd:p=31")
+    whole = forecast_run(run, forecasters=fitted)
+    for count in (20, 35, 50):
+        part = forecast_run(run.isel(step=slice(None, count)), forecasters=fitted)
+        for name in ("onset", "onset_probability", "onset_never"):
+            np.testing.assert_array_equal(
+                part[name].sel(forecast_mode=mode).values,
+                whole[name].sel(forecast_mode=mode).isel(step=slice(None, count)).values,
+            )
+
+
+def test_features_depend_on_no_later_step_and_are_the_same_for_every_run() -> None:
+    rng = np.random.default_rng(0)
+    steps = np.unique(rng.integers(0, 5000, size=40))
+    signals = {
+        name: np.where(rng.random(len(steps)) < 0.2, np.nan, rng.random(len(steps)))
+        for name in ("symmetry_js[a,mean]", "symmetry_js[b,mean]", "loss[heldout]", "logit_scale")
+    }
+    groups = {**GEOMETRY, **LOSSES}
+    whole = features(steps, signals, groups)
+    assert list(features(steps, {}, groups)) == list(whole)
+    for count in (1, 2, 3, 17):
+        part = features(steps[:count], {k: v[:count] for k, v in signals.items()}, groups)
+        for name, values in part.items():
+            np.testing.assert_allclose(values, whole[name][:count], rtol=1e-9, err_msg=name)
+
+
+def test_slopes_are_least_squares() -> None:
+    rng = np.random.default_rng(1)
+    steps = np.unique(np.exp(np.linspace(0, 8, 60)).astype(int))
+    values = rng.random(len(steps))
+    found = features(steps, {"logit_scale": np.exp(values)}, GEOMETRY)["logit_scale_slope"]
+    x = np.log1p(steps)
+    for i in range(4, len(steps)):
+        own = np.flatnonzero((x >= x[i] - np.log(1.6)) & (np.arange(len(x)) <= i))
+        if len(own) < 3:
+            own = np.arange(i - 2, i + 1)
+        assert found[i] == pytest.approx(np.polyfit(x[own], values[own], 1)[0], abs=1e-8)
+
+
+def test_chances_quantiles_and_words_agree(fitted: Forecasters) -> None:
+    run = a_run(1001, "modadd:p=31")
+    found = forecast_run(run, budget=4000, forecasters=fitted)
+    late = found["step"].values >= 10
+    chance = found["onset_probability"].values[:, late]
+    onset = found["onset"].values[:, late]
+    assert ((chance >= 0) & (chance <= 1)).all()
+    assert (np.diff(chance, axis=-1) >= 0).all()
+    assert (np.diff(np.nan_to_num(onset, posinf=1e12), axis=-1) >= 0).all()
+    assert np.isnan(found["onset"].values[:, ~late]).all()
+    never = found["onset_never"].values[:, late]
+    # by a budget below the median it has more likely not happened than happened
+    median = onset[..., 2]
+    later = median > 4000
+    assert (never[later] >= 0.5 - 1e-9).all()
+    assert (never[~later & (median > found["step"].values[late])] <= 0.5 + 1e-9).all()
+    assert "has generalised" in str(found["forecast_verdict"].values)
+    before = run.isel(step=slice(None, 45))
+    assert "90 % interval" in str(
+        forecast_run(before, forecasters=fitted)["forecast_verdict"].values
+    )
+
+
+def test_forecasts_improve_on_the_way(fitted: Forecasters) -> None:
+    errors = []
+    for seed in range(2000, 2012):
+        run = a_run(seed, "modadd:p=97")
+        onset = float(run["step"].values[(run["accuracy"].sel(part="heldout") >= 0.99).values][0])
+        found = forecast_run(run, forecasters=fitted)
+        median = found["onset"].sel(forecast_mode="geometry", quantile=0.5)
+        errors.append(
+            [
+                abs(float(median.sel(step=share * onset, method="pad")) / onset - 1)
+                for share in (0.5, 0.9)
+            ]
+        )
+    early, late = np.median(errors, axis=0)
+    assert late < 0.25
+    assert early < 0.5
+
+
+def test_a_run_that_does_nothing_is_expected_to_do_nothing(fitted: Forecasters) -> None:
+    run = a_run(1002, "modadd:p=31", solves=False)
+    found = forecast_run(run, budget=8000, forecasters=fitted)
+    assert (found["onset_never"].values[:, -1] > 0.8).all()
+    assert "does not generalise by step 8000" in str(found["forecast_verdict"].values)
+
+
+def test_without_a_split_there_is_one_mode(fitted: Forecasters) -> None:
+    run = a_run(1003, "modadd:p=31").sel(part=["all"])
+    found = forecast_run(run, forecasters=fitted)
+    assert found["forecast_mode"].values.tolist() == ["geometry"]
+    assert "from symmetry and geometry alone" in str(found["forecast_verdict"].values)
+
+
+def test_little_to_go_by(fitted: Forecasters) -> None:
+    run = a_run(1004, "modadd:p=31")
+    early = forecast_run(run.isel(step=slice(None, 3)), forecasters=fitted)
+    assert "no forecast: it begins at step 10" in str(early["forecast_verdict"].values)
+    one = forecast_run(run.isel(step=[30]), forecasters=fitted)
+    assert np.isfinite(one["onset_never"].values).all()
+    blind = forecast_run(run.drop_vars(["symmetry_js", "symmetry_violation"]), forecasters=fitted)
+    assert list(blind.data_vars) == ["forecast_verdict"]
+    gaps = run.copy(deep=True)
+    gaps["symmetry_js"][::2] = np.nan
+    gaps["dimension"][:] = np.nan
+    found = forecast_run(gaps, forecasters=fitted)
+    assert np.isfinite(found["onset_never"].values[:, found["step"].values >= 10]).all()
+
+
+def test_a_run_that_loses_generalisation_is_forecast_again(fitted: Forecasters) -> None:
+    run = a_run(1005, "modadd:p=31")
+    run["accuracy"].loc[{"part": "heldout", "step": run["step"][-2:]}] = 0.3
+    found = forecast_run(run, forecasters=fitted)
+    assert "has generalised" not in str(found["forecast_verdict"].values)
+    losses = found["onset"].sel(forecast_mode="losses", quantile=0.5).values
+    assert losses[-3] == run["step"].values[-3]
+    assert losses[-1] > run["step"].values[-1]
+
+
+def test_forecast_of_a_result(fitted: Forecasters) -> None:
+    tree = xr.DataTree.from_dict({"/": xr.Dataset(attrs={"task": "x"}), "/a": a_run(1, "x")})
+    once = forecast(tree, forecasters=fitted)
+    twice = forecast(once, budget=5000, forecasters=fitted)
+    assert twice["a"]["onset_never"].attrs["definition"] == "budget: step 5000"
+    assert once["a"]["accuracy"].equals(twice["a"]["accuracy"])
+    with pytest.raises(GeomdiagError, match="budget: found -3"):
+        forecast(tree, budget=-3, forecasters=fitted)
+
+
+def test_forecasters_are_small_data(fitted: Forecasters, tmp_path: Path) -> None:
+    path = save_forecaster(fitted, tmp_path / "forecaster.json", about={"source": "a test"})
+    assert path.stat().st_size < 50_000
+    again = load_forecaster(path)
+    run = a_run(1006, "modadd:p=31")
+    xr.testing.assert_allclose(
+        forecast_run(run, forecasters=fitted),
+        forecast_run(run, forecasters=again),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    (tmp_path / "other.json").write_text('{"format": "x"}')
+    with pytest.raises(GeomdiagError, match="cannot be read as a forecaster"):
+        load_forecaster(tmp_path / "other.json")
+    with pytest.raises(GeomdiagError, match="there is no forecaster at"):
+        load_forecaster(tmp_path / "absent.json")
