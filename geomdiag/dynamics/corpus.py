@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from geomdiag._replace import plain_errors, replacing
 from geomdiag.errors import StoreError
 from geomdiag.store import load, save
 
-__all__ = ["CAUSAL", "collect", "load_corpus", "onset", "save_corpus", "signals_of"]
+__all__ = ["CAUSAL", "collect", "join", "load_corpus", "onset", "save_corpus", "signals_of"]
 
 #: Accuracy that counts as generalised (held-out) or memorised (train) when it stays.
 REACHED = 0.99
@@ -223,6 +223,42 @@ _FACTS: dict[str, type] = {
     "stage_order": str,
     **dict.fromkeys(_BOUNDARIES, np.float64),
 }
+
+
+def join(corpora: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Return several corpora as one.
+
+    Parameters
+    ----------
+    corpora : sequence of xr.Dataset
+        As `collect` gives them; signals that one of them lacks are NaN in its rows.
+
+    Returns
+    -------
+    xr.Dataset
+
+    Raises
+    ------
+    StoreError
+        If two runs have one name, or there is no corpus.
+    """
+    if not corpora:
+        raise StoreError("there are no runs to make a corpus of")
+    names = np.concatenate([one["run"].values for one in corpora])
+    unique, counts = np.unique(names, return_counts=True)
+    if (counts > 1).any():
+        raise StoreError(
+            f"two runs are called {str(unique[counts > 1][0])!r}; a corpus needs different names"
+        )
+    signals = np.unique(np.concatenate([one["signal"].values for one in corpora]))
+    before = np.cumsum([0, *(one.sizes["run"] for one in corpora)])
+    parts = [
+        one.reindex(signal=signals).assign(run_index=one["run_index"] + np.int32(first))
+        for one, first in zip(corpora, before[:-1].tolist(), strict=True)
+    ]
+    rows = xr.concat([one[["value", "step", "run_index"]] for one in parts], "row")
+    runs = xr.concat([one[list(_FACTS)] for one in corpora], "run")
+    return xr.merge([rows, runs]).assign_attrs(corpora[0].attrs)
 
 
 def save_corpus(corpus: xr.Dataset, path: str | os.PathLike[str]) -> Path:

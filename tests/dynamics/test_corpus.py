@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from geomdiag.dynamics.corpus import collect, load_corpus, onset, save_corpus, signals_of
+from geomdiag.dynamics.corpus import collect, join, load_corpus, onset, save_corpus, signals_of
 from geomdiag.errors import StoreError
 
 
@@ -119,3 +119,13 @@ def test_names_must_differ() -> None:
         collect([("a", a_run(0)), ("a", a_run(1))])
     with pytest.raises(StoreError, match="no runs"):
         collect([])
+
+
+def test_joined_corpora_are_the_corpus_of_all_runs() -> None:
+    other = a_run(1).drop_vars("logit_scale").isel(step=[0, 2])
+    runs = [("x", a_run(0)), ("y", other), ("z", a_run(2))]
+    parts = [collect(runs[:1]), collect(runs[1:])]
+    xr.testing.assert_equal(join(parts), collect(runs))
+    assert join(parts)["run_index"].dtype == np.int32
+    with pytest.raises(StoreError, match="two runs are called 'x'"):
+        join([parts[0], parts[0]])

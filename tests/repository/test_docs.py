@@ -141,7 +141,7 @@ def test_tasks_page_names_every_family() -> None:
 
 
 def test_training_recipe_trains(tmp_path: Path) -> None:
-    text, _ = blocks("docs/training.md", "toml")
+    text, *_ = blocks("docs/training.md", "toml")
     recipe = recipes.parse_recipe(tomllib.loads(text))
     folders = train(recipe, tmp_path)
     assert folders == [tmp_path / "quick" / "seed=0", tmp_path / "quick" / "seed=1"]
@@ -155,7 +155,7 @@ def test_training_recipe_trains(tmp_path: Path) -> None:
 
 
 def test_prompted_recipe_generalises_as_the_page_says(tmp_path: Path) -> None:
-    _, text = blocks("docs/training.md", "toml")
+    _, text, _ = blocks("docs/training.md", "toml")
     values = tomllib.loads(text)
     prompted = train(recipes.parse_recipe(values), tmp_path / "prompted")
     del values["auxiliary"]
@@ -170,6 +170,18 @@ def test_prompted_recipe_generalises_as_the_page_says(tmp_path: Path) -> None:
         assert len(told["auxiliary"]) == len(told["step"])
         assert history["train_accuracy"][-1] > 0.99
         assert max(history["heldout_accuracy"]) < 0.2
+
+
+def test_the_page_s_sweep_stands_for_four_recipes(tmp_path: Path) -> None:
+    quick, _, sweep = blocks("docs/training.md", "toml")
+    (tmp_path / "quick.toml").write_text(quick, encoding="utf-8")
+    (tmp_path / "decays.toml").write_text(sweep, encoding="utf-8")
+    found = recipes.load_recipes(tmp_path / "decays.toml")
+    assert [one.name for one in found] == [
+        f"p17+{variant}+weight_decay-{decay}+train_fraction-0.7"
+        for variant in ("plain", "prompted")
+        for decay in (0.3, 1.0)
+    ]
 
 
 @pytest.mark.parametrize(

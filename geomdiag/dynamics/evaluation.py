@@ -1,0 +1,315 @@
+"""How good forecasts are, in full: every mode and baseline on runs of tasks they did not see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from geomdiag.dynamics.backtest import (
+    BASELINES,
+    Alarm,
+    Score,
+    alarms,
+    backtest,
+    extrapolated,
+    generalises,
+    hazard_on,
+    onsets_alone,
+    score,
+)
+from geomdiag.dynamics.criterion import auroc
+from geomdiag.dynamics.forecaster import (
+    MODES,
+    Cases,
+    Forecaster,
+    cases_of,
+    chance_at,
+    fit_forecaster,
+)
+from geomdiag.errors import GeomdiagError
+
+__all__ = ["Evaluation", "Judged", "evaluate", "fit_forecasters", "reliability"]
+
+FloatArray = NDArray[np.float64]
+
+#: Shares of a run's budget after which it is asked which runs will generalise.
+ASKED_AT = (0.05, 0.1, 0.25, 0.5)
+#: Factors on the step for which chances are held against what happened.
+RELIABILITY_AT = (2.0, 5.0)
+#: Folds of configurations: one model for each of some hundred would tell the same.
+CONFIGURATION_FOLDS = 20
+#: Tasks that an evaluation needs: the calibration leaves out some of the rest again.
+LEAST_TASKS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Forecasts by one method and what they are worth.
+
+    Attributes
+    ----------
+    name : str
+        Method.
+    score : Score
+        On runs that generalised.
+    alarms : list of Alarm
+        Achieved against requested rates.
+    lowest : float
+        See `geomdiag.dynamics.backtest.alarms`.
+    asked : dict of float to (float, int, int)
+        Share of the budget → AUROC of the forecast chance at that moment, runs that went on to
+        generalise, runs that did not; runs that had generalised by then do not count.
+    survival : (n, k + 1) float array
+        The forecasts.
+    """
+
+    name: str
+    score: Score
+    alarms: list[Alarm]
+    lowest: float
+    asked: dict[float, tuple[float, int, int]]
+    survival: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Everything that `evaluate` found.
+
+    Attributes
+    ----------
+    cases : dict of str to Cases
+        Moments, for each mode.
+    tasks : dict of str to Judged
+        Methods, on tasks that were left out as a whole.
+    configurations : dict of str to Judged
+        The modes, on configurations that were left out.
+    by_task : dict of str to dict of str to Score
+        Mode → task → score, of tasks with at least one run that generalised.
+    runs, hopeful, tasks_count, settings : int
+        Size of the corpus: runs, those that generalised, tasks, configurations.
+    """
+
+    cases: dict[str, Cases]
+    tasks: dict[str, Judged]
+    configurations: dict[str, Judged]
+    by_task: dict[str, dict[str, Score]]
+    runs: int
+    hopeful: int
+    tasks_count: int
+    settings: int
+
+
+def evaluate(corpus: xr.Dataset, *, progress: Callable[[str], None] | None = None) -> Evaluation:
+    """Judge every mode and baseline by rolling-origin backtests.
+
+    Parameters
+    ----------
+    corpus : xr.Dataset
+        As `geomdiag.dynamics.corpus.collect` gives it.
+    progress : callable, optional
+        Called with what is done next.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    GeomdiagError
+        If there are fewer than three tasks, or the runs all generalise, or none does.
+    """
+    tell = progress or (lambda _: None)
+    tasks = np.unique(corpus["task"].values)
+    hopeful = int((~np.isnan(corpus["t_generalised"].values)).sum())
+    if len(tasks) < LEAST_TASKS or not 0 < hopeful < corpus.sizes["run"]:
+        raise GeomdiagError(
+            f"found {len(tasks)} tasks and {hopeful} of {corpus.sizes['run']} runs that "
+            f"generalised; an evaluation needs {LEAST_TASKS} tasks, and runs of both kinds"
+        )
+    cases = {mode: cases_of(corpus, mode) for mode in MODES}
+    drawn = extrapolated(cases["losses"])
+    by_tasks: dict[str, Judged] = {}
+    by_configurations: dict[str, Judged] = {}
+    by_task: dict[str, dict[str, Score]] = {}
+    for mode, own in cases.items():
+        tell(f"{mode}, tasks left out")
+        survival = backtest(own, hazard_on(own.names), own.task)
+        by_tasks[mode] = _judged(mode, survival, own, own.task)
+        by_task[mode] = {
+            str(task): score(survival[rows], own.of(rows))
+            for task in tasks
+            if not np.isnan(own.growth[rows := own.task == task]).all()
+        }
+        tell(f"{mode}, configurations left out")
+        survival = backtest(own, hazard_on(own.names), own.setting, folds=CONFIGURATION_FOLDS)
+        by_configurations[mode] = _judged(mode, survival, own, own.setting)
+    tell("distribution of onsets")
+    survival = backtest(drawn, onsets_alone, drawn.task)
+    by_tasks["distribution of onsets"] = _judged(
+        "distribution of onsets", survival, drawn, drawn.task
+    )
+    for name, features in BASELINES.items():
+        tell(name)
+        survival = backtest(drawn, hazard_on(features), drawn.task)
+        by_tasks[name] = _judged(name, survival, drawn, drawn.task)
+    return Evaluation(
+        cases=cases,
+        tasks=by_tasks,
+        configurations=by_configurations,
+        by_task=by_task,
+        runs=corpus.sizes["run"],
+        hopeful=hopeful,
+        tasks_count=len(tasks),
+        settings=len(np.unique(corpus["setting"].values)),
+    )
+
+
+def _judged(name: str, survival: FloatArray, cases: Cases, groups: NDArray[np.str_]) -> Judged:
+    found, lowest, _ = alarms(survival, cases, groups)
+    return Judged(
+        name=name,
+        score=score(survival, cases),
+        alarms=found,
+        lowest=lowest,
+        asked={share: _asked(survival, cases, share) for share in ASKED_AT},
+        survival=survival,
+    )
+
+
+def _asked(survival: FloatArray, cases: Cases, share: float) -> tuple[float, int, int]:
+    """Return AUROC at a share of each run's budget, and the runs of both kinds."""
+    chance = generalises(survival, cases)
+    # of each run the last moment before that share; later onsets only
+    before = np.exp(-cases.seen) <= share
+    still = np.isnan(cases.growth) | (cases.growth - cases.seen > math.log(share))
+    rows = np.flatnonzero(before & still)
+    runs, first = np.unique(cases.run[rows][::-1], return_index=True)
+    last = rows[::-1][first]
+    happened = ~np.isnan(cases.growth[last])
+    del runs
+    return auroc(chance[last], happened), int(happened.sum()), int((~happened).sum())
+
+
+def reliability(
+    survival: FloatArray, cases: Cases, factor: float, *, bins: int = 10
+) -> list[tuple[float, float, int]]:
+    """Return forecast chances against how often it happened.
+
+    Parameters
+    ----------
+    survival : (n, k + 1) float array
+        Forecasts.
+    cases : Cases
+        What became of them; moments whose run ended before the horizon without having
+        generalised do not count.
+    factor : float
+        Horizon, as a factor on the step.
+    bins : int
+        Bins of equal width.
+
+    Returns
+    -------
+    list of (float, float, int)
+        Mean chance, share that had happened, and number of moments of each bin that is not empty.
+    """
+    horizon = math.log(factor)
+    happened = ~np.isnan(cases.growth) & (cases.growth <= horizon)
+    known = happened | (cases.seen >= horizon)
+    chance = chance_at(survival, np.full(len(survival), horizon))[known]
+    happened = happened[known]
+    place = np.minimum((chance * bins).astype(int), bins - 1)
+    return [
+        (float(chance[rows].mean()), float(happened[rows].mean()), int(rows.sum()))
+        for one in range(bins)
+        if (rows := place == one).any()
+    ]
+
+
+def fit_forecasters(corpus: xr.Dataset) -> dict[str, Forecaster]:
+    """Fit a forecaster for each mode to all runs of a corpus.
+
+    Parameters
+    ----------
+    corpus : xr.Dataset
+        As `geomdiag.dynamics.corpus.collect` gives it.
+
+    Returns
+    -------
+    dict of str to Forecaster
+    """
+    return {mode: fit_forecaster(cases_of(corpus, mode), mode) for mode in MODES}
+
+
+# --- in words ----------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    lines.insert(1, "|" + "---|" * len(head))
+    return "\n".join(lines)
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def scores_table(judged: Mapping[str, Judged]) -> str:
+    """Return the scores of methods as a Markdown table."""
+    rows = []
+    for name, one in judged.items():
+        rows.append(
+            [
+                name,
+                f"{one.score.coverage_50:.0%}",
+                f"{one.score.coverage_90:.0%}",
+                _number(one.score.crps, 3),
+                *(_number(error) for error in one.score.error.values()),
+                _number(one.score.lead),
+            ]
+        )
+    shares = [f"{share:.0%}" for share in next(iter(judged.values())).score.error]
+    return table(["method", "50 %", "90 %", "CRPS", *shares, "useful from"], rows)
+
+
+def alarms_table(judged: Mapping[str, Judged]) -> str:
+    """Return achieved against requested false alarms as a Markdown table."""
+    rates = [f"{one.requested:.0%}" for one in next(iter(judged.values())).alarms]
+    rows = [
+        [
+            name,
+            *(f"{one.false:.0%} ({one.hit:.0%})" for one in own.alarms),
+            f"{own.lowest:.1%}",
+        ]
+        for name, own in judged.items()
+    ]
+    return table(["method", *rates, "lowest"], rows)
+
+
+def asked_table(judged: Mapping[str, Judged]) -> str:
+    """Return the AUROC at shares of the budget as a Markdown table."""
+    first = next(iter(judged.values())).asked
+    head = [f"{share:.0%} ({good}:{bad})" for share, (_, good, bad) in first.items()]
+    rows = [
+        [name, *(_number(value) for value, _, _ in own.asked.values())]
+        for name, own in judged.items()
+    ]
+    return table(["method", *head], rows)
+
+
+def tasks_table(by_task: Mapping[str, Mapping[str, Score]]) -> str:
+    """Return coverage and error of every left-out task as a Markdown table."""
+    rows = []
+    for task in next(iter(by_task.values())):
+        cells = [task, str(next(iter(by_task.values()))[task].runs)]
+        for mode in by_task:
+            one = by_task[mode][task]
+            cells += [f"{one.coverage_90:.0%}", _number(one.error[0.5])]
+        rows.append(cells)
+    modes = [words for mode in by_task for words in (f"90 %, {mode}", f"error at half, {mode}")]
+    return table(["task", "runs", *modes], rows)
