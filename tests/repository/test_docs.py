@@ -18,7 +18,7 @@ import pytest
 
 import geomdiag as gd
 from geomdiag.training import recipe as recipes
-from geomdiag.training import train
+from geomdiag.training import load_recipes, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,7 +176,7 @@ def test_the_page_s_sweep_stands_for_four_recipes(tmp_path: Path) -> None:
     quick, _, sweep = blocks("docs/training.md", "toml")
     (tmp_path / "quick.toml").write_text(quick, encoding="utf-8")
     (tmp_path / "decays.toml").write_text(sweep, encoding="utf-8")
-    found = recipes.load_recipes(tmp_path / "decays.toml")
+    found = load_recipes(tmp_path / "decays.toml")
     assert [one.name for one in found] == [
         f"p17+{variant}+weight_decay-{decay}+train_fraction-0.7"
         for variant in ("plain", "prompted")
