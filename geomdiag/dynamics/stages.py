@@ -1,7 +1,7 @@
 """Stages of training, from a run's own curves.
 
-`stages` picks the curves out of a run's result, hands them to the detectors of `crossings` and
-`plateau` and turns the boundaries into flags. It does not depend on how a boundary was found.
+`stages` hands the curves of a run's result to the detectors of `crossings` and `plateau` and
+turns the boundaries into flags. It does not depend on how a boundary was found.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from geomdiag.dynamics.crossings import (
     rises_for_good,
     settles,
 )
+from geomdiag.dynamics.curves import accuracy, curve_of, ordered, violations
 from geomdiag.dynamics.plateau import LEVEL, SAMPLES, leaves_plateau
-from geomdiag.errors import GeomdiagError
 
 __all__ = ["BOUNDARIES", "FACTS", "stages"]
 
@@ -35,8 +35,6 @@ SYMMETRIC = 1e-3
 #: Effective dimension counts components: up to this many there is no collapse to speak of.
 MIN_DIMENSION = 3.0
 
-#: Relative difference up to which what a run recorded is what its checkpoints give.
-AGREES = 0.01
 #: A network whose train accuracy never reaches this has not learnt the task, whatever else falls.
 LEARNT = 0.5
 
@@ -122,23 +120,23 @@ def stages(dataset: xr.Dataset, *, samples: int = SAMPLES, seed: int = 0) -> xr.
     GeomdiagError
         If there is no dim ``step``, it is empty or two rows share a step.
     """
-    dataset = _ordered(dataset)
-    train = _accuracy(dataset, "train")
-    heldout = _accuracy(dataset, "heldout")
+    dataset = ordered(dataset)
+    train = accuracy(dataset, "train")
+    heldout = accuracy(dataset, "heldout")
     memorised = rises_for_good(train)
     generalised = rises_for_good(heldout)
     seen_from = train.steps[0] if train else math.nan  # what happened before, no record tells
     if generalised.exists and seen_from < memorised.since >= generalised.since:
         evidence = f"{generalised.evidence}; no later than train accuracy: without delay"
         generalised = replace(generalised, evidence=evidence)
-    curves = _violations(dataset)
+    curves = violations(dataset)
     falls = [
         leaves_plateau(curve, SYMMETRIC, samples=samples, seed=seed + 1 + place)
         for place, curve in enumerate(curves)
     ]
     # Embeddings also shrink from their random start while the network memorises. The collapse
     # that is claimed is the one that follows.
-    dimension = _curve(
+    dimension = curve_of(
         dataset,
         "dimension",
         "effective dimension of the embedding",
@@ -219,19 +217,19 @@ def stages(dataset: xr.Dataset, *, samples: int = SAMPLES, seed: int = 0) -> xr.
 
 def _boundary_variables(found: Mapping[str, Boundary]) -> dict[str, Any]:
     """Return the variables that tell of the boundaries one by one."""
-    ordered = [found[name] for name in BOUNDARIES]
+    entries = [found[name] for name in BOUNDARIES]
     facts = [
         [float(one.known), one.since, one.until, float(one.or_earlier), one.p_value]
-        for one in ordered
+        for one in entries
     ]
     table = np.array(facts)
     table[np.isinf(table)] = math.nan
-    interval = np.array([[one.lower, one.upper] for one in ordered])
+    interval = np.array([[one.lower, one.upper] for one in entries])
     interval[np.isinf(interval)] = math.nan
     return {
         "stage_boundary": (
             "boundary",
-            np.array([one.value for one in ordered]),
+            np.array([one.value for one in entries]),
             {
                 "long_name": "step at which a stage begins or ends",
                 "units": "step",
@@ -256,7 +254,7 @@ def _boundary_variables(found: Mapping[str, Boundary]) -> dict[str, Any]:
         ),
         "stage_evidence": (
             "boundary",
-            _text([one.evidence for one in ordered]),
+            _text([one.evidence for one in entries]),
             {
                 "long_name": "what set each boundary, or why there is none",
                 "units": "1",
@@ -274,130 +272,6 @@ def _boundary_variables(found: Mapping[str, Boundary]) -> dict[str, Any]:
             },
         ),
     }
-
-
-def _ordered(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the dataset by increasing step."""
-    if "step" not in dataset.coords or dataset.sizes.get("step", 0) == 0:
-        raise GeomdiagError(
-            "the result has no rows along 'step', so it has no stages. Give the result of one "
-            "run, a node of the tree that geomdiag.analyze returns."
-        )
-    dataset = dataset.sortby("step")
-    steps = dataset["step"].values
-    if (np.diff(steps) == 0).any():
-        twice = int(steps[:-1][np.diff(steps) == 0][0])
-        raise GeomdiagError(f"two rows of the result share step {twice}: are two runs mixed in it?")
-    return dataset
-
-
-def _curve(dataset: xr.Dataset, variable: str, what: str, **where: str) -> Curve:
-    """Return one curve of a variable, or the reason why there is none."""
-    empty = np.empty(0)
-    if variable not in dataset:
-        return Curve(what, empty, empty, f"{what} is unknown: the result has no {variable!r}")
-    array = dataset[variable]
-    for dim, label in where.items():
-        labels = _labels(array, dim)
-        if label not in labels:
-            return Curve(
-                what,
-                empty,
-                empty,
-                f"{what} is unknown: {variable!r} has no {dim} {label!r} "
-                f"(it has {', '.join(labels) or 'none'})",
-            )
-        array = array.isel({dim: labels.index(label)})
-    values = np.asarray(array.transpose("step").values, dtype=np.float64)
-    known = np.isfinite(values)
-    steps = np.asarray(dataset["step"].values, dtype=np.float64)[known]
-    reason = "" if known.any() else f"{what} is unknown: no checkpoint has a value"
-    return Curve(what, steps, values[known], reason)
-
-
-def _labels(array: xr.DataArray, dim: str) -> list[str]:
-    """Return the labels along a dim; none where there is no such dim."""
-    return [str(label) for label in array[dim].values] if dim in array.dims else []
-
-
-def _accuracy(dataset: xr.Dataset, part: str) -> Curve:
-    """Return the accuracy on a part; without a split, say what can be said instead."""
-    what = {"train": "train accuracy", "heldout": "held-out accuracy"}.get(
-        part, "accuracy over all inputs"
-    )
-    curve = _curve(dataset, "accuracy", what, part=part)
-    if curve:
-        return _denser(dataset, curve, f"{part}_accuracy")
-    if part == "all" or "accuracy" not in dataset:
-        return curve
-    if part in _labels(dataset["accuracy"], "part"):
-        reason = f"{what} is unknown: no checkpoint has a value (has the split no such inputs?)"
-    else:
-        reason = f"{what} is unknown because the split is: the result has no part {part!r}"
-    whole = rises_for_good(_curve(dataset, "accuracy", "accuracy over all inputs", part="all"))
-    if whole.known:
-        reason += f". {whole.evidence[0].upper()}{whole.evidence[1:]}"
-    return Curve(what, curve.steps, curve.values, reason)
-
-
-def _denser(dataset: xr.Dataset, curve: Curve, quantity: str) -> Curve:
-    """Return a curve with what the run recorded of it between the checkpoints.
-
-    Only within the checkpoints' steps, and only where the two agree at them: what was recorded
-    of other inputs, or of another network, tells nothing.
-    """
-    if not {"history", "disagreement"} <= set(dataset.variables):
-        return curve
-    if quantity not in _labels(dataset["history"], "quantity"):
-        return curve
-    apart = dataset["disagreement"].sel(quantity=quantity).values
-    own = dataset["history"].sel(quantity=quantity)
-    steps = np.asarray(own["history_step"].values, dtype=np.float64)
-    values = np.asarray(own.values, dtype=np.float64)
-    if not np.isfinite(apart).any() or np.nanmax(apart) > AGREES:
-        return curve
-    more = np.isfinite(values) & (steps > curve.steps[0]) & (steps < curve.steps[-1])
-    more &= ~np.isin(steps, curve.steps)
-    steps = np.concatenate([curve.steps, steps[more]])
-    order = np.argsort(steps, kind="stable")
-    return replace(
-        curve, steps=steps[order], values=np.concatenate([curve.values, values[more]])[order]
-    )
-
-
-def _violations(dataset: xr.Dataset) -> list[Curve]:
-    """Return one curve a symmetry that is to be learnt; the bounded divergence if there is one."""
-    variable, words = next(
-        (
-            (name, words)
-            for name, words in (
-                ("symmetry_js", "Jensen-Shannon violation"),
-                ("symmetry_violation", "symmetric KL violation"),
-            )
-            if name in dataset and np.isfinite(dataset[name].values).any()
-        ),
-        ("symmetry_violation", "symmetry violation"),
-    )
-    if variable not in dataset:
-        return [_curve(dataset, variable, words)]  # carries the reason
-    curves = []
-    empty = np.empty(0)
-    for label in _labels(dataset[variable], "symmetry"):
-        what = f"{words} of {label}"
-        if _architectural(dataset, label):
-            reason = f"{what} is the architecture's own: not acquired"
-            curves.append(Curve(what, empty, empty, reason))
-        else:
-            curves.append(_curve(dataset, variable, what, symmetry=label, statistic="mean"))
-    return curves
-
-
-def _architectural(dataset: xr.Dataset, symmetry: str) -> bool:
-    name = "symmetry_architectural"
-    if name not in dataset or symmetry not in _labels(dataset[name], "symmetry"):
-        return False
-    values = np.asarray(dataset[name].sel(symmetry=symmetry).values, dtype=np.float64)
-    return bool((values == 1).any())
 
 
 def _symmetry(falls: list[Boundary], generalised: Boundary, heldout: Curve) -> Boundary:
@@ -462,7 +336,7 @@ def _acquired(curves: list[Curve], falls: list[Boundary]) -> Boundary:
 
 def _solved(dataset: xr.Dataset, heldout: Curve) -> Boundary:
     """Return the first step with no wrong answer."""
-    curve = heldout or _accuracy(dataset, "all")
+    curve = heldout or accuracy(dataset, "all")
     if not curve:
         return Boundary(math.nan, curve.reason, known=False)
     note = "" if heldout else f" ({heldout.reason.split('. ')[0]})"
