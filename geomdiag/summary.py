@@ -81,12 +81,15 @@ def _run(name: str, node: xr.DataTree) -> dict[str, Any]:
         "loss": _by_part(dataset, "loss"),
         "boundaries": _boundaries(dataset),
         "stage": _stage(dataset),
-        "stage_order": str(dataset["stage_order"].item()) if "stage_order" in dataset else "",
+        "stage_order": _words(dataset, "stage_order"),
         "stage_order_probability": _number(
             dataset["stage_order_probability"].item()
             if "stage_order_probability" in dataset
             else None
         ),
+        "threshold": _words(dataset, "threshold_verdict"),
+        "below_since": _step(dataset["below_since"].item()) if "below_since" in dataset else None,
+        "forecast": _words(dataset, "forecast_verdict"),
         "key_blocks": _key_blocks(dataset),
         "symmetry_violation": _violations(dataset),
         "effective_dimension": _effective_dimension(dataset),
@@ -160,6 +163,10 @@ def _boundaries(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
             "evidence": str(evidence[place]),
         }
     return found
+
+
+def _words(dataset: xr.Dataset, name: str) -> str:
+    return str(dataset[name].item()) if name in dataset else ""
 
 
 def _number(value: Any) -> float | None:

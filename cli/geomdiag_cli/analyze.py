@@ -73,6 +73,10 @@ def command(
         str, typer.Option("--format", help="zarr or netcdf.", metavar="zarr|netcdf")
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Compute finished steps anew.")] = False,
+    criterion: Annotated[
+        Path | None,
+        typer.Option("--criterion", help="Thresholds of `geomdiag calibrate`.", metavar="FILE"),
+    ] = None,
     allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -88,6 +92,7 @@ def command(
     kind = _format(format, out)
     target = out if out is not None else default_out(paths, _SUFFIXES[kind])
     bar = None if quiet else _Bar()
+    own = _criterion(criterion)
     try:
         from geomdiag.analysis import analyze_into
 
@@ -109,6 +114,12 @@ def command(
     except KeyboardInterrupt:
         say("Interrupted. Finished steps are kept; the same command goes on from there.")
         raise typer.Exit(INTERRUPTED) from None
+    if own is not None:
+        from geomdiag.dynamics.criterion import apply_criterion
+        from geomdiag.store import save
+
+        tree = apply_criterion(tree, own)
+        save(tree, target, kind)
     summaries = summarise(tree)
     if json:
         print_json(
@@ -136,6 +147,15 @@ def command(
         _next(target)
     if any(summary["failed"] or summary["partial"] for summary in summaries):
         raise typer.Exit(SOME_FAILED)
+
+
+def _criterion(path: Path | None) -> dict[str, Any] | None:
+    """Read the user's thresholds before any work."""
+    if path is None:
+        return None
+    from geomdiag.dynamics.criterion import load_criterion
+
+    return load_criterion(path)
 
 
 def open_all(paths: Sequence[Path], split: str | None, allow_pickle: bool) -> tuple[Any, list[str]]:

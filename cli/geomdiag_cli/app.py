@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from geomdiag_cli import analyze, formats, inspect, stages, tasks, train
+from geomdiag_cli import (
+    analyze,
+    calibrate,
+    evaluate,
+    forecast,
+    formats,
+    inspect,
+    plot,
+    stages,
+    tasks,
+    train,
+)
 from geomdiag_cli.console import ReportingGroup, plain_warnings
 
 __all__ = ["app", "main"]
@@ -51,6 +62,10 @@ for _name, _command, _short in (
     ("analyze", analyze.command, "Measure every checkpoint and summarise."),
     ("inspect", inspect.command, "Show what is there, what it allows, what it costs."),
     ("stages", stages.command, "Tell the stages of a result's runs, and how surely."),
+    ("forecast", forecast.command, "Say when each run of a result will generalise."),
+    ("calibrate", calibrate.command, "Set symmetry thresholds from solved and unsolved runs."),
+    ("evaluate", evaluate.command, "Judge forecasts on runs they did not see."),
+    ("plot", plot.command, "Draw a figure of a result."),
     ("train", train.command, "Make checkpoints from a recipe."),
     ("tasks", tasks.command, "List the tasks."),
     ("formats", formats.command, "List the checkpoint formats."),

@@ -133,6 +133,10 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
     rows.append(("stage at the end", summary["stage"].replace("_", " ")))
     if summary["stage_order_probability"] is not None:
         rows.append(("order of stages", summary["stage_order"]))
+    if summary["threshold"] and "t_symmetry" in bounds:
+        rows.append(("symmetry threshold", summary["threshold"]))
+    if summary["forecast"]:
+        rows.append(("forecast", summary["forecast"]))
     if summary["compared"] and not summary["disagreement"]:
         agree = f"all {summary['compared']} losses and accuracies agree within 1%"
         rows.append(("recorded values", agree))

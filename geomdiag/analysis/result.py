@@ -26,7 +26,13 @@ __all__ = ["DERIVED", "Job", "root_attrs", "run_dataset"]
 #: What is derived from a run's dataset once it is whole: name → ``f(dataset) -> Dataset`` whose
 #: variables and attributes are added. Rooms above this one come in here, by name.
 DERIVED = Registry(
-    "derived result", "geomdiag.derived", {"stages": "geomdiag.dynamics.stages:stages"}
+    "derived result",
+    "geomdiag.derived",
+    {
+        "stages": "geomdiag.dynamics.stages:stages",
+        "criterion": "geomdiag.dynamics.criterion:criterion",
+        "forecast": "geomdiag.dynamics.forecast:forecast_run",
+    },
 )
 
 _REFERENCE = "arXiv:2603.01968"

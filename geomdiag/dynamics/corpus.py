@@ -12,20 +12,18 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from geomdiag._replace import plain_errors, replacing
+from geomdiag.dynamics.crossings import REACHED
+from geomdiag.dynamics.curves import accuracy, ordered
 from geomdiag.errors import StoreError
 from geomdiag.store import load, save
 
 __all__ = ["CAUSAL", "collect", "join", "load_corpus", "onset", "save_corpus", "signals_of"]
-
-#: Accuracy that counts as generalised (held-out) or memorised (train) when it stays.
-REACHED = 0.99
 
 _MATRICES = ("embedding", "unembedding")
 #: Variables of a result that a corpus keeps; with the labels that it keeps of some dims.
@@ -118,17 +116,6 @@ def onset(steps: ArrayLike, values: ArrayLike, level: float = REACHED) -> tuple[
     return float(at[below[-1]]), float(at[below[-1] + 1])
 
 
-def _curve(dataset: xr.Dataset, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return steps and accuracy of a part: the run's own curve, else the checkpoints'."""
-    quantity = f"{part}_accuracy"
-    if "history" in dataset and quantity in dataset["quantity"].values:
-        history = dataset["history"].sel(quantity=quantity)
-        return dataset["history_step"].values, history.values
-    if "accuracy" in dataset and part in dataset["part"].values:
-        return dataset["step"].values, dataset["accuracy"].sel(part=part).values
-    return np.array([], dtype=np.int64), np.array([])
-
-
 def collect(
     runs: Iterable[tuple[str, xr.Dataset]], *, recipes: Mapping[str, str] | None = None
 ) -> xr.Dataset:
@@ -161,22 +148,22 @@ def collect(
     facts: dict[str, list[object]] = {key: [] for key in _FACTS}
     steps: list[NDArray[np.int64]] = []
     columns: list[dict[str, NDArray[np.float64]]] = []
-    for name, dataset in runs:
+    for name, given in runs:
         if name in names:
             raise StoreError(f"two runs are called {name!r}; a corpus needs different names")
+        dataset = ordered(given)
         names.append(name)
         steps.append(dataset["step"].values.astype(np.int64))
         columns.append(signals_of(dataset))
-        curves = {part: _curve(dataset, part) for part in ("train", "heldout")}
-        after, generalised = onset(*curves["heldout"])
+        train, heldout = accuracy(dataset, "train"), accuracy(dataset, "heldout")
+        after, generalised = onset(heldout.steps, heldout.values)
         stages = "stage_order" in dataset and "stage_boundary" in dataset
-        last = max((float(at[-1]) for at, _ in curves.values() if len(at)), default=math.nan)
         facts["task"].append(str(dataset.attrs.get("task", "")))
         facts["setting"].append(name.rpartition("/")[0])
         facts["architecture"].append(str(dataset.attrs.get("architecture", "")))
         facts["recipe"].append((recipes or {}).get(name, ""))
-        facts["last_step"].append(float(np.fmax(last, steps[-1][-1])))
-        facts["t_memorised"].append(onset(*curves["train"])[1])
+        facts["last_step"].append(float(steps[-1][-1]))
+        facts["t_memorised"].append(onset(train.steps, train.values)[1])
         facts["t_generalised"].append(generalised)
         facts["t_generalised_after"].append(after)
         facts["stage_order"].append(str(dataset["stage_order"].values) if stages else "")

@@ -26,6 +26,7 @@ from geomdiag.errors import GeomdiagError
 
 __all__ = [
     "Threshold",
+    "apply_criterion",
     "auroc",
     "best_threshold",
     "calibrate",
@@ -426,20 +427,16 @@ def _verdict(
     level, signal = float(one["level"]), str(one["signal"])
     since = since_below(steps, values, level)
     was_above = bool((values[~np.isnan(values)] >= level).any())
+    bound = f"{signal} < {level:.3g} nat"
     if math.isnan(since):
-        state = f"above the threshold: {signal} is {_last(values):.3g} nat, not below {level:.3g}"
+        state = f"not below: {signal} is {_last(values):.3g} nat, not < {level:.3g}"
     elif was_above:
-        state = f"below the threshold since step {since:.0f}: {signal} stays below {level:.3g} nat"
+        state = f"below since step {since:.0f}: {bound}"
     else:
-        state = (
-            f"never above the threshold: {signal} was below {level:.3g} nat at every step, as an "
-            "untrained network is; this alone tells nothing"
-        )
-    left_out = "seeds" if own else "tasks"
+        state = f"never above, as an untrained network is, which tells nothing: {bound}"
     state += (
-        f" (calibrated on {one['runs']} runs of {scope}; {one['error']:.0%} of runs of left-out "
-        f"{left_out} were on the wrong side, 95 % interval {one['error_low']:.0%} to "
-        f"{one['error_high']:.0%})"
+        f"; wrong for {one['error']:.0%} of runs of left-out {'seeds' if own else 'tasks'} "
+        f"({one['error_low']:.0%} to {one['error_high']:.0%}; {one['runs']} runs of {scope})"
     )
     return xr.Dataset(
         {
@@ -475,3 +472,31 @@ def _words(text: str) -> tuple[tuple[()], str, dict[str, str]]:
         "definition": "in words, with the share of wrong answers to expect",
     }
     return (), text, about
+
+
+def apply_criterion(tree: xr.DataTree, found: Mapping[str, Any]) -> xr.DataTree:
+    """Return a result with every run held against other thresholds.
+
+    Parameters
+    ----------
+    tree : xr.DataTree
+        As `geomdiag.analyze` gives it.
+    found : mapping
+        As `calibrate` or `load_criterion` gives it.
+
+    Returns
+    -------
+    xr.DataTree
+        The same tree with the variables of `criterion`.
+    """
+    nodes = {}
+    for node in tree.subtree:
+        dataset = node.to_dataset(inherit=False)
+        if "step" in dataset.dims:
+            dataset = dataset.drop_vars(_VARIABLES_MADE, errors="ignore")
+            dataset = dataset.merge(criterion(dataset, found))
+        nodes[node.path] = dataset
+    return xr.DataTree.from_dict(nodes)
+
+
+_VARIABLES_MADE = ("threshold", "below_since", "threshold_verdict")

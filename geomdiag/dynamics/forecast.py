@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from geomdiag.dynamics.backtest import growth_quantile
 from geomdiag.dynamics.corpus import onset as stays_from
 from geomdiag.dynamics.corpus import signals_of
+from geomdiag.dynamics.crossings import REACHED
+from geomdiag.dynamics.curves import accuracy
 from geomdiag.dynamics.features import features
 from geomdiag.dynamics.forecaster import FIRST, MODES, Forecaster, chance_at
 from geomdiag.dynamics.hazard import EDGES
@@ -38,8 +40,6 @@ FloatArray = NDArray[np.float64]
 HORIZONS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 #: Chances by which the onset is told: the median and the ends of the 50 % and 90 % intervals.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-#: Accuracy that counts as generalised.
-REACHED = 0.99
 
 
 def save_forecaster(
@@ -224,12 +224,10 @@ def _verdict(
     budget: float | None,
 ) -> str:
     if "losses" in modes:
-        accuracy = dataset["accuracy"].sel(part="heldout").values
-        since = stays_from(steps, accuracy)[1]
+        heldout = accuracy(dataset, "heldout")
+        since = stays_from(heldout.steps, heldout.values)[1]
         if not math.isnan(since):
-            return (
-                f"has generalised, at the latest at step {since:.0f}; there is nothing to forecast"
-            )
+            return "has generalised: nothing to forecast"
     i = len(modes) - 1
     if np.isnan(never[i]).all():
         return f"no forecast: it begins at step {FIRST}, and the last checkpoint is of {steps[-1]}"

@@ -32,6 +32,7 @@ def a_run(seed: int, *, history: bool = True) -> xr.Dataset:
         at = np.arange(0, 101, 5)
         curves = np.stack([at >= 10, at >= 60 + seed], axis=1).astype(float)
         data["history"] = (("history_step", "quantity"), curves)
+        data["disagreement"] = (("step", "quantity"), np.zeros((3, 2)))
         coords |= {"history_step": at, "quantity": ["train_accuracy", "heldout_accuracy"]}
     return xr.Dataset(data, coords, {"task": "modadd:p=5", "architecture": "mlp"})
 
