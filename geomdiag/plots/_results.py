@@ -153,29 +153,47 @@ def unit_of(dataset: xr.Dataset) -> str:
     return "epoch" if dataset["step"].attrs.get("long_name") == "epoch" else "step"
 
 
-def shade_stages(ax: Axes, dataset: xr.Dataset, *, named: bool = False) -> None:
-    """Put a band behind each stage, from the step it begins to where the next one does."""
+def shade_stages(ax: Axes, dataset: xr.Dataset, *, numbered: bool = False) -> dict[str, str]:
+    """Put a band behind each stage, from the step it begins to where the next one does.
+
+    Parameters
+    ----------
+    ax : Axes
+        With its axis of steps already made.
+    dataset : xr.Dataset
+        Result of one run; without ``stage`` nothing is drawn.
+    numbered : bool
+        Whether each band bears its number above the Axes.
+
+    Returns
+    -------
+    dict of str to str
+        Number and name of the stages that there are, to their colours.
+    """
     if "stage" not in dataset:
-        return
+        return {}
     stage, steps = dataset["stage"], dataset["step"].values
-    meanings = str(stage.attrs.get("flag_meanings", "")).split()
-    names = dict(zip(np.atleast_1d(stage.attrs.get("flag_values", [])), meanings, strict=False))
+    flags = np.atleast_1d(stage.attrs.get("flag_values", []))
+    names = dict(zip(flags, str(stage.attrs.get("flag_meanings", "")).split(), strict=False))
     values = stage.values
     starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
     ends = [*starts[1:], len(values) - 1]
+    found = {}
     for start, end in zip(starts, ends, strict=True):
-        name = str(names.get(values[start], ""))
+        flag, name = values[start], str(names.get(values[start], ""))
         if name not in BANDS or end == start:
             continue
-        ax.axvspan(steps[start], steps[end], color=BANDS[name], lw=0, zorder=0, label=f"_{name}")
-        if named:
+        found[f"{flag} {name.replace('_', ' ')}"] = BANDS[name]
+        ax.axvspan(steps[start], steps[end], color=BANDS[name], lw=0, zorder=0)
+        if numbered:
             # between the ends as the axis, which is logarithmic, shows them
-            places = ax.transData.transform([(steps[start], 0), (steps[end], 0)])
-            middle = ax.transAxes.inverted().transform(places.mean(axis=0))[0]
+            low, high = ax.transData.transform([(steps[start], 0), (steps[end], 0)])[:, 0]
+            middle = ax.transAxes.inverted().transform(((low + high) / 2, 0))[0]
             ax.text(
-                middle, 1.02, name.replace("_", "\n"), ha="center", va="bottom", fontsize=8,
-                color="#333333", transform=ax.transAxes, linespacing=0.95,
+                middle, 1.02, str(flag), ha="center", va="bottom", fontsize=8.5,
+                transform=ax.transAxes,
             )  # fmt: skip
+    return dict(sorted(found.items()))
 
 
 def corpus_of(runs: xr.DataTree | xr.Dataset) -> xr.Dataset:

@@ -10,7 +10,7 @@ from geomdiag.errors import GeomdiagError
 from geomdiag.plots._results import row_at, run_name, unit_of, variable
 from geomdiag.plots.contract import Figure
 from geomdiag.plots.spectrum import key_rows
-from geomdiag.plots.style import COLOURS, PALE, SEQUENTIAL, WIDTH, axes_for, styled
+from geomdiag.plots.style import PALE, SEQUENTIAL, WIDTH, axes_for, styled
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -82,9 +82,12 @@ def plot_dual_grid(
     )
     for block in key_rows(dataset, matrix):
         first, second = at[block]
-        one.plot(second, first, "s", ms=11, mfc="none", mec=COLOURS[1], mew=1.6)
+        for colour, width in (("white", 3.2), ("black", 1.4)):  # seen on light and on dark
+            one.plot(second, first, "s", ms=11, mfc="none", mec=colour, mew=width)
+    one.set_xticks(range(grid.shape[1]))
+    one.set_yticks(range(grid.shape[0]))
     names = places["axis"].values.astype(str)
-    one.set_xlabel(f"frequency {names[1]}")
+    one.set_xlabel(f"frequency {names[1]} (grey: the constant, and what is drawn at −k)")
     one.set_ylabel(f"frequency {names[0]}")
     one.set_aspect("equal")
     unit = unit_of(dataset)
@@ -92,7 +95,7 @@ def plot_dual_grid(
         f"Spectrum of the {matrix.replace('_', ' ')}: {run_name(dataset)}, {unit} "
         f"{dataset['step'].values[row]}"
     )
-    bar: Any = one.figure.colorbar(drawn, ax=one, pad=0.03)
+    bar: Any = one.figure.colorbar(drawn, ax=one, pad=0.03, shrink=0.75)
     bar.set_label("share of non-trivial power\n(framed: stands out at the last step)")
     return one
 

@@ -95,10 +95,17 @@ def plot_dynamics(
         step_axis(one, dataset["step"].values, unit_of(dataset))
         if one is not drawn[-1]:
             one.set_xlabel("")
+    stages: dict[str, str] = {}
     for one in drawn:
-        shade_stages(one, dataset, named=one is drawn[0])
-    # above the names of the stages
-    drawn[0].set_title(f"Training of {run_name(dataset)}: {dataset.attrs.get('task', '')}", pad=28)
+        stages = shade_stages(one, dataset, numbered=one is drawn[0])
+    last = drawn[-1]
+    for label, colour in stages.items():
+        last.fill_between([], [], [], color=colour, label=label)
+    legend_beside(last)
+    drawn[0].set_title(  # above the numbers of the stages
+        f"{dataset.attrs.get('task', 'Training')}, run {run_name(dataset)}: how it learnt",
+        pad=16 if stages else 6,
+    )
     return drawn
 
 
@@ -166,7 +173,11 @@ def _boundaries(ax: Axes, dataset: xr.Dataset) -> None:
         low, high = (interval.sel(ci_bound=end).values for end in ("lower", "upper"))
         # where the lower end is missing, the record began too late: as far as it goes
         low = np.where(np.isnan(low) & ~np.isnan(high), dataset["step"].values[0], low)
-        ax.hlines(range(len(names)), low, high, color=COLOURS[0], lw=3.5, alpha=0.45)
+        share = interval.attrs.get("ci_prob")
+        ax.hlines(
+            range(len(names)), low, high, color=COLOURS[0], lw=3.5, alpha=0.45,
+            label="interval" + (f" ({100 * share:.0f} %)" if share else ""),
+        )  # fmt: skip
     ax.plot(at, range(len(names)), "o", color=COLOURS[0], ms=4.5)
     labels = [
         BOUNDARIES.get(name, name) + ("" if np.isfinite(step) else ": none")

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from geomdiag.errors import GeomdiagError
 from geomdiag.plots.contract import Figure
-from geomdiag.plots.style import CYCLIC, GREY, PALE, SEQUENTIAL, WIDTH, axes_for, styled
+from geomdiag.plots.style import CYCLIC, GREY, PALE, SEQUENTIAL, WIDTH, axes_for, pyplot, styled
 from geomdiag.plots.tokens import tokens_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ FloatArray = NDArray[np.float64]
 
 #: Components that are drawn at most, and the share of the variance below which none is.
 MOST, LEAST_SHARE = 8, 0.01
-#: Tokens up to which each bears its number.
+#: Tokens up to which they bear their numbers.
 NUMBERED = 40
 
 
@@ -111,6 +111,9 @@ def plot_embedding(
     ----------
     arXiv 2603.01968, its figures 1 to 4.
     """
+    pyplot()  # or the error that says what to install
+    from matplotlib.ticker import MaxNLocator
+
     scores, shares = principal_components(points)
     count = len(scores)
     hue = None if colour is None else np.asarray(colour, dtype=np.float64)
@@ -149,13 +152,13 @@ def plot_embedding(
             zorder=3,
         )
         if count <= NUMBERED:
-            for token in range(count):
+            for token in _apart(x, y):
                 one.annotate(
                     str(token), (x[token], y[token]), xytext=(3, 3), textcoords="offset points",
                     fontsize=7, color="#333333", zorder=4,
                 )  # fmt: skip
-        one.set_xlabel(f"PC {first + 1} ({shares[first]:.0%} of variance)")
-        one.set_ylabel(f"PC {first + 2} ({shares[first + 1]:.0%})")
+        one.set_xlabel(f"PC {first + 1} ({100 * shares[first]:.0f} % of variance)")
+        one.set_ylabel(f"PC {first + 2} ({100 * shares[first + 1]:.0f} %)")
         one.set_aspect("equal", adjustable="datalim")
         one.margins(0.1)
     drawn[0].set_title(title)
@@ -165,7 +168,21 @@ def plot_embedding(
         )
         if cyclic:
             bar.set_ticks([0, np.pi, 2 * np.pi], labels=["0", "π", "2π"])
+        elif np.array_equal(hue[known], np.round(hue[known])):
+            bar.locator = MaxNLocator(integer=True)
+            bar.update_ticks()
     return drawn
+
+
+def _apart(x: FloatArray, y: FloatArray) -> list[int]:
+    """Return tokens, the first ones first, far enough apart for their numbers to be read."""
+    span = max(float(np.ptp(x)), float(np.ptp(y)))
+    wide, high = 0.07 * span, 0.045 * span
+    kept: list[int] = []
+    for token in range(len(x)):
+        if all(abs(x[token] - x[k]) > wide or abs(y[token] - y[k]) > high for k in kept):
+            kept.append(token)
+    return kept
 
 
 def _of_snapshot(snapshot: Snapshot, *, ax: Axes | Sequence[Axes] | None = None) -> list[Axes]:
@@ -176,7 +193,7 @@ def _of_snapshot(snapshot: Snapshot, *, ax: Axes | Sequence[Axes] | None = None)
         colour_label=tokens.colour_label,
         cyclic=tokens.cyclic,
         edges=tokens.edges,
-        title=tokens.title,
+        title=f"Tokens: {tokens.title}",
         ax=ax,
     )
 

@@ -59,6 +59,8 @@ def plot_forecast(
     quantiles = {round(float(q), 6): i for i, q in enumerate(onset["quantile"].values)}
     steps, values = dataset["step"].values, onset.values
     told = ~np.isnan(values).all(axis=1)
+    # the onset is behind: its quantiles are this very step, and there is nothing to forecast
+    values = np.where((values == steps[:, None]).all(axis=1, keepdims=True), np.nan, values)
     if not told.any():
         why = f": {dataset['forecast_verdict'].values}" if "forecast_verdict" in dataset else ""
         raise GeomdiagError(f"{run_name(dataset)}: no step has a forecast{why}")
@@ -96,10 +98,11 @@ def plot_forecast(
     else:
         fan.plot([], [], " ", label=f"not generalised\nby {steps[-1]:,.0f}")
     fan.set_yscale("log")
-    fan.set_ylim(0.8 * float(steps[told][0]), top)
+    fan.set_ylim(0.8 * max(float(steps[told][0]), 1.0), top)
     fan.minorticks_off()
+    fan.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     fan.set_ylabel(f"generalises at {unit_of(dataset)}")
-    fan.set_title(f"Forecast of {run_name(dataset)}, from {_SOURCES.get(mode, mode)}")
+    fan.set_title(f"When run {run_name(dataset)} generalises, told from {_SOURCES.get(mode, mode)}")
     legend_beside(fan)
     chance.plot(steps, never.values, "s-", color=COLOURS[4])
     chance.set_ylim(-0.05, 1.05)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ def plot_generalisation(
     task: str | None = None,
     signal: str | None = None,
     tau: float | None = None,
+    criterion: Mapping[str, Any] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the violation that each run ends with against its held-out accuracy.
@@ -37,11 +39,15 @@ def plot_generalisation(
     task : str, optional
         Whose runs; needed where they are of several tasks.
     signal : str, optional
-        Violation, such as ``symmetry_violation[commutativity,mean]``; if left out the mean
-        symmetric-KL one that most runs have and that the network does not enforce.
+        Violation, such as ``symmetry_violation[commutativity,mean]``. Left out: the one that
+        `criterion` tells the task by, else the mean symmetric-KL one that most runs have and
+        that the network does not enforce.
     tau : float, optional
-        Threshold to draw, nats. Left out: the level that best separates the runs that are drawn,
-        where there are three of either kind.
+        Threshold to draw, nats. Left out: that of `criterion`, else the level that best
+        separates the runs that are drawn, where there are three of either kind.
+    criterion : mapping, optional
+        Thresholds as `geomdiag.dynamics.criterion.load_criterion` gives them; those that come
+        with geomdiag if left out, none if it is empty.
     ax : Axes, optional
         Where to draw.
 
@@ -59,7 +65,7 @@ def plot_generalisation(
     ----------
     arXiv 2603.01968, its figure 7.
     """
-    from geomdiag.dynamics.criterion import LEAST, best_threshold
+    from geomdiag.dynamics.criterion import LEAST, best_threshold, load_criterion
 
     corpus = corpus_of(runs)
     task, chosen = only_task(corpus, task)
@@ -69,7 +75,13 @@ def plot_generalisation(
             "found no held-out accuracy; expected runs whose split is known (--split of "
             "`geomdiag analyze`)"
         )
-    if signal is None:
+    known_taus = (load_criterion() if criterion is None else criterion).get("tasks", {})
+    calibrated = {
+        str(one["signal"]): one for one in known_taus.get(task, []) if one["signal"] in signals
+    }
+    if signal is None and calibrated:
+        signal = next(iter(calibrated))
+    elif signal is None:
         signal = _fullest(corpus, signals, chosen)
     elif signal not in signals:
         others = ", ".join(one for one in signals if one.startswith("symmetry_"))
@@ -88,12 +100,15 @@ def plot_generalisation(
     ):
         rows = known & mask
         one.plot(
-            np.maximum(x[rows], floor), y[rows], marker, color=colour, ms=6, alpha=0.7, mew=0,
+            np.maximum(x[rows], floor), y[rows], marker, color=colour, ms=6, alpha=0.85, mew=0,
             label=f"{label} ({rows.sum()})",
         )  # fmt: skip
     label = "τ given"
     both = min((known & solved).sum(), (known & ~solved).sum())
-    if tau is None and both >= LEAST:
+    if tau is None and signal in calibrated:
+        tau = float(calibrated[signal]["level"])
+        label = f"τ of {calibrated[signal]['runs']} earlier runs"
+    elif tau is None and both >= LEAST:
         tau = best_threshold(np.maximum(x[known], floor), solved[known])
         label = "τ of these runs"
     if tau is not None:

@@ -81,7 +81,7 @@ def plot_shepard(
     # spread sideways, so that pairs at one distance do not hide each other; fixed, not random
     aside = (np.arange(len(g)) * 0.6180339887 % 1.0 - 0.5) * 0.5 * width
     one.plot(
-        g + aside, d, ".", color=COLOURS[0], ms=3, alpha=0.35, mew=0, label="pair of tokens",
+        g + aside, d, "o", color=COLOURS[0], ms=2.5, alpha=0.4, mew=0, label="pair of tokens",
         rasterized=len(g) > MANY,
     )  # fmt: skip
     if len(levels) <= 60:

@@ -63,13 +63,14 @@ def plot_spectrum(
     one.set_xlim(*cell_edges(steps)[[0, -1]])
     shown = range(0, len(blocks), -(-len(blocks) // LABELS))
     one.set_yticks(list(shown), [blocks[i] for i in shown])
-    one.set_ylabel("block of the basis")
+    cyclic = all(block.startswith("k=") and "," not in block for block in blocks)
+    one.set_ylabel("frequency" if cyclic else "block of the task's basis")
     for row in key_rows(dataset, matrix):
         one.plot(
             1.015, row, "<", color=COLOURS[1], ms=5, clip_on=False,
             transform=one.get_yaxis_transform(),
         )  # fmt: skip
-    one.set_title(f"Spectrum of the {matrix.replace('_', ' ')}: {run_name(dataset)}")
+    one.set_title(f"Spectrum of the {matrix.replace('_', ' ')}, run {run_name(dataset)}")
     bar: Any = one.figure.colorbar(drawn, ax=one, pad=0.04)
     bar.set_label("share of non-trivial power\n(◂ stands out at the last step)")
     return one

@@ -36,13 +36,13 @@ BLUE, VERMILION, GREEN, PURPLE, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A
 #: readers (a test simulates them). Markers differ as well.
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, BLACK)
 MARKERS = ("o", "s", "D", "^", "v")
-#: Tints behind the stages; each band is named, too.
+#: Tints behind the stages, ever darker; each band is numbered, too.
 BANDS = {
-    "memorisation": "#ECECEC",
-    "symmetry_acquisition": "#D8E8F5",
-    "geometric_organisation": "#D6EFE4",
+    "memorisation": "#EFEFEF",
+    "symmetry_acquisition": "#CFE3F3",
+    "geometric_organisation": "#A5D8C3",
 }
-GREY, PALE = "#666666", "#DDDDDD"
+GREY, PALE = "#666666", "#CCCCCC"
 #: Colour maps for quantities, and for angles.
 SEQUENTIAL, CYCLIC = "cividis", "twilight"
 

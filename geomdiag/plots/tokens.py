@@ -26,7 +26,7 @@ class Tokens:
     Attributes
     ----------
     title : str
-        Task and step.
+        Matrix, task and step.
     points : (n, d) float array
         Row of the matrix of each token.
     colour : (n,) float array
@@ -131,7 +131,7 @@ def tokens_of(snapshot: Snapshot, matrix: str = "embedding") -> Tokens:
         colour[~np.isfinite(colour)] = np.nan
     inner = edges_of(metric[np.ix_(edges_in, edges_in)])
     return Tokens(
-        title=f"{matrix.replace('_', ' ').capitalize()} of {task.name}, step {snapshot.step}",
+        title=f"{matrix.replace('_', ' ')} of {task.name}, step {snapshot.step}",
         points=points,
         colour=colour,
         colour_label=label,
