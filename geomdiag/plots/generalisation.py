@@ -107,12 +107,12 @@ def plot_generalisation(
     both = min((known & solved).sum(), (known & ~solved).sum())
     if tau is None and signal in calibrated:
         tau = float(calibrated[signal]["level"])
-        label = f"τ of {calibrated[signal]['runs']} earlier runs"
+        label = f"τ calibrated on\n{calibrated[signal]['runs']} runs"
     elif tau is None and both >= LEAST:
         tau = best_threshold(np.maximum(x[known], floor), solved[known])
-        label = "τ of these runs"
+        label = "τ of these runs,\nin hindsight"
     if tau is not None:
-        one.axvline(tau, color="black", lw=1, ls="--", label=f"{label}:\n{tau:.2g} nat")
+        one.axvline(tau, color="black", lw=1, ls="--", label=f"{label}: {tau:.2g} nat")
     elif both < LEAST:
         one.plot([], [], " ", label=f"no τ: fewer than\n{LEAST} runs of a kind")
     one.set_xscale("log")

@@ -47,14 +47,14 @@ def test_each_run_is_where_it_ends() -> None:
         found[f"not generalised ({(~solved).sum()})"], [x[~solved], y[~solved]], rtol=1e-6
     )
     tau = best_threshold(x, solved)
-    assert found[f"τ of these runs:\n{tau:.2g} nat"][0].tolist() == [tau, tau]
+    assert found[f"τ of these runs,\nin hindsight: {tau:.2g} nat"][0].tolist() == [tau, tau]
     assert x[solved].max() < tau < x[~solved].min()
 
 
 def test_tau_and_violation_can_be_given() -> None:
     signal = "symmetry_js[commutativity,max]"
     ax = plot_generalisation(some_runs(), task=TASK, signal=signal, tau=0.25)
-    assert drawn(ax)["τ given:\n0.25 nat"][0].tolist() == [0.25, 0.25]
+    assert drawn(ax)["τ given: 0.25 nat"][0].tolist() == [0.25, 0.25]
     assert ax.get_xlabel() == ("max violation of commutativity, Jensen-Shannon, at the end (nat)")
 
 
@@ -62,7 +62,7 @@ def test_a_calibrated_threshold_comes_before_one_of_the_runs() -> None:
     best = {"signal": "symmetry_js[commutativity,max]", "level": 0.5, "runs": 55}
     found = {"tasks": {TASK: [best]}}
     ax = plot_generalisation(some_runs(), task=TASK, criterion=found)
-    assert drawn(ax)["τ of 55 earlier runs:\n0.5 nat"][0].tolist() == [0.5, 0.5]
+    assert drawn(ax)["τ calibrated on\n55 runs: 0.5 nat"][0].tolist() == [0.5, 0.5]
     assert "Jensen-Shannon" in ax.get_xlabel()
 
 
@@ -114,32 +114,87 @@ def test_what_is_missing_is_an_error() -> None:
 # interventions
 
 
+def settings_of(corpus: xr.Dataset) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the onsets of each setting of the task."""
+    own = corpus["task"].values == TASK
+    settings, onset = corpus["setting"].values[own], corpus["t_generalised"].values[own]
+    return {str(name): onset[settings == name] for name in np.unique(settings)}
+
+
 def test_each_run_is_in_the_row_of_its_setting() -> None:
     corpus = some_runs()
     ax = plot_interventions(corpus, task=TASK)
-    own = corpus["task"].values == TASK
-    settings, onset = corpus["setting"].values[own], corpus["t_generalised"].values[own]
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    circles = [line for line in ax.lines if line.get_marker() == "o"]
-    assert len(labels) == len(circles) == 2
+    circles = [line for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata())]
+    expected = settings_of(corpus)
+    assert labels[0] == "task0"
+    assert ax.get_yticklabels()[0].get_fontweight() == "bold"
+    assert len(labels) - 1 == len(circles) == len(expected) == 2
     medians = []
-    for row, (label, line) in enumerate(zip(labels, circles, strict=True)):
-        name = label.partition(" (")[0]
-        mine = onset[settings == name]
-        assert label == f"{name} ({len(mine)})"
+    for row, (label, line) in enumerate(zip(labels[1:], circles, strict=True), start=1):
+        mine = expected[f"task0+{label.partition(' (')[0]}"]
+        assert label.endswith(f"({len(mine)})")
         np.testing.assert_array_equal(np.sort(line.get_xdata()), np.sort(mine[~np.isnan(mine)]))
         assert set(line.get_ydata()) == {row}
         medians.append(censored_median(mine))
     assert medians == sorted(medians)
-    bars = [line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1
-            and line.get_color() == "black" and len(line.get_xdata()) == 2]  # fmt: skip
-    assert bars == [one for one in medians if math.isfinite(one)]
+    bars = [
+        line.get_xydata().tolist()
+        for line in ax.lines
+        if line.get_color() == "black" and len(line.get_xdata())
+    ]
+    assert bars == [
+        [[median, row - 0.35], [median, row + 0.35]]
+        for row, median in enumerate(medians, start=1)
+        if math.isfinite(median)
+    ]
+
+
+def test_groups_stand_apart_and_their_baseline_is_marked() -> None:
+    runs = {}
+    for group in ("b", "a"):
+        for variant in ("baseline", "prompt", "none"):
+            for seed in range(3):
+                run = a_run(seed + len(variant), TASK, solves=variant != "none")
+                run.attrs["run"] = f"{group}+{variant}/seed={seed}"
+                runs[f"/{group}{variant}{seed}"] = run
+    ax = plot_interventions(xr.DataTree.from_dict(runs))
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels[0] == "a"
+    assert labels[4] == "b"
+    assert labels[3] == labels[7] == "none (3)"  # never, so last
+    dotted = [
+        segment
+        for one in ax.collections
+        if hasattr(one, "get_segments")
+        for segment in one.get_segments()
+    ]
+    row = labels.index("baseline (3)")
+    (circles,) = (
+        line.get_xdata() for line in ax.lines
+        if line.get_marker() == "o" and len(line.get_xdata()) and line.get_ydata()[0] == row
+    )  # fmt: skip
+    assert [segment.tolist() for segment in dotted] == [
+        [[np.median(circles), 0.5], [np.median(circles), 3.5]],
+        [[np.median(circles), 4.5], [np.median(circles), 7.5]],
+    ]
+
+
+def test_settings_without_a_median_go_by_how_many_runs_made_it() -> None:
+    runs = {}
+    for place, solved in enumerate([0, 2, 1]):
+        for seed in range(5):
+            run = a_run(seed, TASK, solves=seed < solved)
+            run.attrs["run"] = f"{place}/seed={seed}"
+            runs[f"/{place}-{seed}"] = run
+    ax = plot_interventions(xr.DataTree.from_dict(runs))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["1 (5)", "2 (5)", "0 (5)"]
 
 
 def test_a_run_that_did_not_generalise_is_open_at_its_last_step() -> None:
     corpus = some_runs()
     ax = plot_interventions(corpus, task=TASK)
-    late = [line for line in ax.lines if line.get_marker() == ">"]
+    late = [line for line in ax.lines if line.get_marker() == ">" and len(line.get_xdata())]
     found = np.concatenate([line.get_xdata() for line in late])
     own = corpus["task"].values == TASK
     missed = own & np.isnan(corpus["t_generalised"].values)
