@@ -19,6 +19,7 @@ from geomdiag.dynamics.forecaster import (
     chance_at,
     fit_cases,
     out_of_fold,
+    spaced,
 )
 from geomdiag.dynamics.hazard import EDGES
 
@@ -55,7 +56,7 @@ BASELINES: dict[str, tuple[str, ...]] = {
         "dimension_since_start",
         "dimension_slope",
         "entropy_rank_since_start",
-        "entropy_rank_from_extreme",
+        "entropy_rank_from_peak",
         "entropy_rank_slope",
         "gini",
         "gini_since_start",
@@ -245,8 +246,10 @@ def backtest(
     names = np.unique(groups)
 
     def calibrating(train: Cases, own: NDArray[np.str_]) -> Predict:
-        rest = out_of_fold(train, own, fit, folds=FOLDS)
-        mapping = calibration_map(rest, train)
+        kept = spaced(train)
+        apart = train.of(kept)
+        rest = out_of_fold(apart, own[kept], fit, folds=FOLDS)
+        mapping = calibration_map(rest, apart)
         predict = fit(train)
         return lambda some: calibrated(predict(some), mapping)
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from geomdiag.dynamics.crossings import REACHED
+
 __all__ = ["GEOMETRY", "LOSSES", "Features", "features"]
 
 FloatArray = NDArray[np.float64]
@@ -24,7 +26,13 @@ ENFORCED = 1e-9
 #: Added before logarithms: below these, differences are rounding.
 TINY = {"js": 1e-7, "violation": 1e-7, "loss": 1e-4}
 
-_LEVEL, _CHANGE, _EXTREME, _SLOPE = "level", "since_start", "from_extreme", "slope"
+_LEVEL, _CHANGE, _EXTREME, _CLOCK, _SLOPE = (
+    "level",
+    "since_start",
+    "from_peak",  # how far below its highest value so far
+    "since_peak",  # how long ago that was, on the logarithmic scale
+    "slope",
+)
 
 
 def _log(values: FloatArray, floor: float = 0.0) -> FloatArray:
@@ -33,26 +41,29 @@ def _log(values: FloatArray, floor: float = 0.0) -> FloatArray:
     return np.where(np.isfinite(result), result, np.nan)
 
 
-def _logit(values: FloatArray) -> FloatArray:
-    clipped = np.clip(values, 0.01, 0.99)
-    return np.log(clipped / (1 - clipped))
+_Made = Callable[[Mapping[str, FloatArray]], FloatArray | None]
 
 
-def _same(values: FloatArray) -> FloatArray:
-    return values
+def _log_of(signal: str, floor: float = 0.0) -> _Made:
+    return lambda signals: _log(signals[signal], floor) if signal in signals else None
 
 
-def _log_of(signal: str) -> Callable[[Mapping[str, FloatArray]], FloatArray | None]:
-    return lambda signals: _log(signals[signal]) if signal in signals else None
+def _logit_of(signal: str) -> _Made:
+    def found(signals: Mapping[str, FloatArray]) -> FloatArray | None:
+        if signal not in signals:
+            return None
+        clipped = np.clip(signals[signal], 0.01, 0.99)
+        logit: FloatArray = np.log(clipped / (1 - clipped))
+        return logit
+
+    return found
 
 
-def _plain(signal: str) -> Callable[[Mapping[str, FloatArray]], FloatArray | None]:
+def _plain(signal: str) -> _Made:
     return lambda signals: signals.get(signal)
 
 
-def _symmetries(
-    variable: str, floor: float, pick: Callable[[FloatArray], FloatArray]
-) -> Callable[[Mapping[str, FloatArray]], FloatArray | None]:
+def _symmetries(variable: str, floor: float, pick: Callable[[FloatArray], FloatArray]) -> _Made:
     def found(signals: Mapping[str, FloatArray]) -> FloatArray | None:
         columns = [
             np.where(np.fmax.accumulate(values) > ENFORCED, values, np.nan)
@@ -70,6 +81,17 @@ def _symmetries(
     return found
 
 
+def _reached(signals: Mapping[str, FloatArray]) -> FloatArray | None:
+    """Return a curve that peaks where train accuracy is first there, and stays below until then."""
+    if "accuracy[train]" not in signals:
+        return None
+    there = np.nan_to_num(signals["accuracy[train]"]) >= REACHED
+    first = int(np.argmax(there)) if there.any() else len(there)
+    curve = np.arange(len(there), dtype=np.float64)
+    curve[first + 1 :] = -1.0
+    return curve
+
+
 def _largest(table: FloatArray) -> FloatArray:
     largest: FloatArray = np.nanmax(table, axis=0)
     return largest
@@ -80,36 +102,36 @@ def _smallest(table: FloatArray) -> FloatArray:
     return smallest
 
 
-_All = Mapping[str, tuple[Callable[[Mapping[str, FloatArray]], FloatArray | None], tuple[str, ...]]]
+_All = Mapping[str, tuple[_Made, tuple[str, ...]]]
 
 #: Label-free: symmetry and geometry alone. Name → how it is made of signals, and what of it counts.
 GEOMETRY: _All = {
     "js": (
         _symmetries("symmetry_js", TINY["js"], _largest),
-        (_LEVEL, _EXTREME, _SLOPE),
+        (_LEVEL, _EXTREME, _CLOCK, _SLOPE),
     ),
     "js_least": (
         _symmetries("symmetry_js", TINY["js"], _smallest),
-        (_LEVEL, _EXTREME, _SLOPE),
+        (_LEVEL, _EXTREME, _CLOCK, _SLOPE),
     ),
     "violation": (
         _symmetries("symmetry_violation", TINY["violation"], _largest),
-        (_LEVEL, _EXTREME, _SLOPE),
+        (_LEVEL, _EXTREME, _CLOCK, _SLOPE),
     ),
-    "logit_scale": (_log_of("logit_scale"), (_LEVEL, _SLOPE)),
+    "logit_scale": (_log_of("logit_scale"), (_LEVEL, _CLOCK, _SLOPE)),
     "dimension": (
         _log_of("dimension[embedding,effective_dimension]"),
         (_CHANGE, _SLOPE),
     ),
     "entropy_rank": (
         _log_of("dimension[embedding,entropy_rank]"),
-        (_CHANGE, _EXTREME, _SLOPE),
+        (_CHANGE, _EXTREME, _CLOCK, _SLOPE),
     ),
     "readout_rank": (
         _log_of("dimension[unembedding,entropy_rank]"),
         (_CHANGE, _SLOPE),
     ),
-    "norm": (_log_of("norm[embedding,frobenius]"), (_CHANGE, _EXTREME, _SLOPE)),
+    "norm": (_log_of("norm[embedding,frobenius]"), (_CHANGE, _EXTREME, _CLOCK, _SLOPE)),
     "readout_norm": (_log_of("norm[unembedding,frobenius]"), (_CHANGE, _SLOPE)),
     "gini": (_plain("concentration[embedding,gini]"), (_LEVEL, _CHANGE, _SLOPE)),
     "order": (_plain("distortion[embedding,spearman]"), (_LEVEL, _SLOPE)),
@@ -118,27 +140,20 @@ GEOMETRY: _All = {
 #: Needs the right answers and the split.
 LOSSES: _All = {
     "train_loss": (
-        lambda signals: _log(signals["loss[train]"], TINY["loss"])
-        if "loss[train]" in signals
-        else None,
+        _log_of("loss[train]", TINY["loss"]),
         (_LEVEL, _SLOPE),
     ),
     "heldout_loss": (
-        lambda signals: _log(signals["loss[heldout]"], TINY["loss"])
-        if "loss[heldout]" in signals
-        else None,
-        (_LEVEL, _EXTREME, _SLOPE),
+        _log_of("loss[heldout]", TINY["loss"]),
+        (_LEVEL, _EXTREME, _CLOCK, _SLOPE),
     ),
+    "memorised": (_reached, (_CLOCK,)),
     "train_accuracy": (
-        lambda signals: _logit(signals["accuracy[train]"])
-        if "accuracy[train]" in signals
-        else None,
+        _logit_of("accuracy[train]"),
         (_LEVEL,),
     ),
     "heldout_accuracy": (
-        lambda signals: _logit(signals["accuracy[heldout]"])
-        if "accuracy[heldout]" in signals
-        else None,
+        _logit_of("accuracy[heldout]"),
         (_LEVEL, _SLOPE),
     ),
 }
@@ -170,6 +185,14 @@ def _slopes(x: FloatArray, y: FloatArray) -> FloatArray:
     return np.where((n >= 2) & (spread > 1e-9), slope, np.nan)
 
 
+def _peaks(values: FloatArray) -> NDArray[np.int64]:
+    """Return the place of the highest value so far; the first of equal ones."""
+    highest = np.fmax.accumulate(np.where(np.isnan(values), -np.inf, values))
+    risen = np.append(True, highest[1:] > highest[:-1])
+    place: NDArray[np.int64] = np.maximum.accumulate(np.where(risen, np.arange(len(values)), 0))
+    return place
+
+
 def features(steps: NDArray[np.int64], signals: Mapping[str, FloatArray], groups: _All) -> Features:
     """Return the features of one run at each of its steps.
 
@@ -199,11 +222,11 @@ def features(steps: NDArray[np.int64], signals: Mapping[str, FloatArray], groups
                 result[name] = values
             elif aspect == _CHANGE:
                 known = np.flatnonzero(~np.isnan(values))
-                result[f"{name}_{aspect}"] = (
-                    values - values[known[0]] if len(known) else missing
-                )
+                result[f"{name}_{aspect}"] = values - values[known[0]] if len(known) else missing
             elif aspect == _EXTREME:
                 result[f"{name}_{aspect}"] = values - np.fmax.accumulate(values)
+            elif aspect == _CLOCK:
+                result[f"{name}_{aspect}"] = x - x[_peaks(values)]
             else:
                 result[f"{name}_{aspect}"] = _slopes(x, values)
     return result

@@ -25,6 +25,7 @@ __all__ = [
     "fit_cases",
     "fit_forecaster",
     "out_of_fold",
+    "spaced",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -33,9 +34,9 @@ IntArray = NDArray[np.int64]
 #: Steps before this one are not forecast from: nothing has happened yet.
 FIRST = 10
 #: For fitting, rows whose step has grown by less than this factor tell nothing new.
-THIN = 1.15
+THIN = 1.3
 #: Groups of tasks that are left out in turn to calibrate.
-FOLDS = 6
+FOLDS = 4
 
 #: Mode → the signals it may look at.
 MODES: Mapping[str, Any] = {"geometry": GEOMETRY, "losses": {**GEOMETRY, **LOSSES}}
@@ -150,13 +151,14 @@ def cases_of(corpus: xr.Dataset, mode: str) -> Cases:
     )
 
 
-def _thinned(cases: Cases) -> Cases:
+def spaced(cases: Cases) -> NDArray[np.bool_]:
+    """Return which cases are far enough from the last one of their run to tell something new."""
     kept = np.zeros(len(cases.step), dtype=bool)
     run, last = -1, 0.0
     for i, (own, step) in enumerate(zip(cases.run.tolist(), cases.step.tolist(), strict=True)):
         if own != run or step >= THIN * last:
             kept[i], run, last = True, own, step
-    return cases.of(kept)
+    return kept
 
 
 Predict = Callable[[Cases], FloatArray]
@@ -165,7 +167,7 @@ Fit = Callable[[Cases], Predict]
 
 def fit_cases(cases: Cases) -> Hazard:
     """Fit the hazard on cases that are far enough apart."""
-    thin = _thinned(cases)
+    thin = cases.of(spaced(cases))
     return fit_hazard(thin.names, thin.columns, thin.growth, thin.seen, thin.weights())
 
 
@@ -329,7 +331,11 @@ def fit_forecaster(cases: Cases, mode: str) -> Forecaster:
     -------
     Forecaster
     """
-    folds = out_of_fold(
-        cases, cases.task, lambda some: lambda out: fit_cases(some).survival(out.columns)
-    )
-    return Forecaster(mode, fit_cases(cases), calibration_map(folds, cases))
+    apart = cases.of(spaced(cases))
+    folds = out_of_fold(apart, apart.task, _fit)
+    return Forecaster(mode, fit_cases(cases), calibration_map(folds, apart))
+
+
+def _fit(cases: Cases) -> Predict:
+    model = fit_cases(cases)
+    return lambda some: model.survival(some.columns)

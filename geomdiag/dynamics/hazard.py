@@ -2,9 +2,12 @@
 
 A discrete-time survival model (Tutz & Schmid 2016, doi:10.1007/978-3-319-28158-2) on the growth
 of the step: after a forecast at step t the stretches end at ``t · exp(edge)``. The chance of
-the event in a stretch that is reached is logistic in the features, whose weights change linearly
-with the stretch. Runs that are still going count for the stretches they have seen. Survival
-beyond the last edge stays where it is: nothing is said about times that far away.
+the event in a stretch that is reached comes from boosted trees (Friedman 2001,
+doi:10.1214/aos/1013203451) over the features and the stretch. Runs that are still going count
+for the stretches they have seen. Survival beyond the last edge stays where it is: nothing is
+said about times that far away.
+
+scikit-learn fits the trees; what is kept are plain numbers, which this file alone evaluates.
 """
 
 from __future__ import annotations
@@ -15,14 +18,64 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["EDGES", "Hazard", "fit_hazard", "stretches"]
+from geomdiag.errors import GeomdiagError
+
+__all__ = ["EDGES", "Hazard", "Tree", "fit_hazard", "stretches"]
 
 FloatArray = NDArray[np.float64]
 
 #: Ends of the stretches, as logarithms of the factor by which the step grows; the last is 24.5.
 EDGES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2)
-#: Standardised features are held within this: an unseen task may lie anywhere.
-LIMIT = 3.0
+
+#: Few leaves and much shrinkage: tasks that were never seen are to be forecast.
+SETTINGS: dict[str, Any] = {
+    "max_iter": 80,
+    "learning_rate": 0.08,
+    "max_leaf_nodes": 8,
+    "min_samples_leaf": 60,
+    "l2_regularization": 20.0,
+    "max_bins": 63,
+    "early_stopping": False,
+    "random_state": 0,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """A decision tree; node 0 is its root.
+
+    Attributes
+    ----------
+    feature : (n,) int array
+        Column that a node asks for; −1 at a leaf.
+    threshold : (n,) float array
+        Values up to it go left.
+    left, right : (n,) int array
+        Where to go.
+    missing_left : (n,) bool array
+        Whether a missing value goes left.
+    value : (n,) float array
+        Log-odds that a leaf adds.
+    """
+
+    feature: NDArray[np.int64]
+    threshold: FloatArray
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    missing_left: NDArray[np.bool_]
+    value: FloatArray
+
+    def __call__(self, columns: FloatArray) -> FloatArray:
+        """Return what each row of `columns` (n, f) gets, shape (n,)."""
+        node = np.zeros(len(columns), dtype=np.int64)
+        going = np.flatnonzero(self.feature[node] >= 0)
+        while len(going):
+            at = node[going]
+            asked = columns[going, self.feature[at]]
+            left = np.where(np.isnan(asked), self.missing_left[at], asked <= self.threshold[at])
+            node[going] = np.where(left, self.left[at], self.right[at])
+            going = going[self.feature[node[going]] >= 0]
+        return self.value[node]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,21 +88,16 @@ class Hazard:
         Features, in the order of the columns.
     edges : (k,) float array
         Ends of the stretches.
-    centre, scale : (f,) float array
-        Of each feature; a missing one counts as its centre.
-    intercepts : (k,) float array
-        Of each stretch.
-    weights, drift : (f,) float array
-        Of each standardised feature, and how it changes from the first to the last stretch.
+    base : float
+        Log-odds before any tree.
+    trees : tuple of Tree
+        Over the features and, as the last column, the end of the stretch.
     """
 
     names: tuple[str, ...]
     edges: FloatArray
-    centre: FloatArray
-    scale: FloatArray
-    intercepts: FloatArray
-    weights: FloatArray
-    drift: FloatArray
+    base: float
+    trees: tuple[Tree, ...]
 
     def survival(self, columns: FloatArray) -> FloatArray:
         """Return the chance that nothing has happened by each edge.
@@ -64,36 +112,53 @@ class Hazard:
         (n, k + 1) float array
             Decreasing from 1, which stands for the present step.
         """
-        z = _standard(columns, self.centre, self.scale)
-        place = _place(len(self.edges))
-        score = self.intercepts + (z @ self.weights)[:, None] + (z @ self.drift)[:, None] * place
-        stays = 1.0 / (1.0 + np.exp(np.clip(score, -50, 50)))
-        return np.concatenate([np.ones((len(z), 1)), np.cumprod(stays, axis=1)], axis=1)
+        n, k = len(columns), len(self.edges)
+        rows = np.column_stack([np.repeat(columns, k, axis=0), np.tile(self.edges, n)])
+        score = np.full(n * k, self.base)
+        for tree in self.trees:
+            score += tree(rows)
+        stays = 1.0 / (1.0 + np.exp(np.clip(score.reshape(n, k), -50, 50)))
+        return np.concatenate([np.ones((n, 1)), np.cumprod(stays, axis=1)], axis=1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the model as plain values, for JSON."""
         return {
             "names": list(self.names),
-            **{
-                key: [float(f"{x:.9g}") for x in getattr(self, key)]
-                for key in ("edges", "centre", "scale", "intercepts", "weights", "drift")
-            },
+            "edges": self.edges.tolist(),
+            "base": self.base,
+            "trees": [
+                {
+                    "feature": tree.feature.tolist(),
+                    "threshold": [float(f"{x:.9g}") for x in tree.threshold],
+                    "left": tree.left.tolist(),
+                    "right": tree.right.tolist(),
+                    "missing_left": tree.missing_left.astype(int).tolist(),
+                    "value": [float(f"{x:.6g}") for x in tree.value],
+                }
+                for tree in self.trees
+            ],
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Hazard:
         """Return the model that `to_dict` was called on."""
-        arrays = {key: np.asarray(value, float) for key, value in values.items() if key != "names"}
-        return cls(names=tuple(values["names"]), **arrays)
-
-
-def _place(count: int) -> FloatArray:
-    return np.linspace(-0.5, 0.5, count)
-
-
-def _standard(columns: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
-    z = (columns - centre) / scale
-    return np.clip(np.where(np.isnan(z), 0.0, z), -LIMIT, LIMIT)
+        trees = tuple(
+            Tree(
+                feature=np.asarray(one["feature"], dtype=np.int64),
+                threshold=np.asarray(one["threshold"], dtype=np.float64),
+                left=np.asarray(one["left"], dtype=np.int64),
+                right=np.asarray(one["right"], dtype=np.int64),
+                missing_left=np.asarray(one["missing_left"], dtype=bool),
+                value=np.asarray(one["value"], dtype=np.float64),
+            )
+            for one in values["trees"]
+        )
+        return cls(
+            names=tuple(values["names"]),
+            edges=np.asarray(values["edges"], dtype=np.float64),
+            base=float(values["base"]),
+            trees=trees,
+        )
 
 
 def stretches(
@@ -133,10 +198,9 @@ def fit_hazard(
     seen: FloatArray,
     weight: FloatArray,
     *,
-    ridge: float = 10.0,
     edges: ArrayLike = EDGES,
 ) -> Hazard:
-    """Fit by penalised maximum likelihood.
+    """Fit trees, each to what those before it leave.
 
     Parameters
     ----------
@@ -148,79 +212,49 @@ def fit_hazard(
         See `stretches`.
     weight : (n,) float array
         Of each case; scaled to a mean of 1.
-    ridge : float
-        Penalty on the squared weights of standardised features.
     edges : (k,) float array
         Ends of the stretches.
 
     Returns
     -------
     Hazard
+
+    Raises
+    ------
+    GeomdiagError
+        If the event came in no stretch, or in every one.
     """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     ends = np.asarray(edges, dtype=np.float64)
-    centre, scale = np.zeros(len(names)), np.ones(len(names))
-    some = ~np.isnan(columns).all(axis=0)
-    if some.any():
-        low, centre[some], high = np.nanpercentile(columns[:, some], [10, 50, 90], axis=0)
-        # the middle four fifths of a normal distribution span 2.56 standard deviations
-        scale[some] = np.where(high - low > 1e-9, (high - low) / 2.56, 1.0)
-    z = _standard(columns, centre, scale)
     watched, event = stretches(growth, seen, ends)
-    place = _place(len(ends))
-    weight = weight / weight.mean()
-    k, f = len(ends), z.shape[1]
-    penalty = np.full(k + 2 * f, ridge)
-    penalty[:k] = 1e-3  # an intercept without any event must stay finite
-    theta = np.zeros(k + 2 * f)
-    at_risk = (weight[:, None] * watched).sum(axis=0)
-    share = ((weight[:, None] * event).sum(axis=0) + 0.01) / (at_risk + 0.02)
-    theta[:k] = np.log(share / (1 - share))  # as without features
-
-    def objective(theta: FloatArray) -> float:
-        score = theta[:k] + (z @ theta[k : k + f])[:, None]
-        score += (z @ theta[k + f :])[:, None] * place
-        # log(1 + exp(score)) without overflow
-        terms = np.where(watched, np.logaddexp(0.0, score) - np.where(event, score, 0.0), 0.0)
-        return float((weight[:, None] * terms).sum() + (penalty * theta**2).sum() / 2)
-
-    loss = objective(theta)
-    for _ in range(60):
-        gradient = -penalty * theta
-        curvature = np.diag(penalty)
-        linear, drift = z @ theta[k : k + f], z @ theta[k + f :]
-        for j in range(k):
-            rows = watched[:, j]
-            chance = 1.0 / (1.0 + np.exp(-np.clip(theta[j] + linear + drift * place[j], -50, 50)))
-            error = np.where(rows, weight * (event[:, j] - chance), 0.0)
-            bend = np.where(rows, weight * chance * (1 - chance), 0.0)
-            pull, cross = z.T @ error, z.T @ bend
-            square = (z * bend[:, None]).T @ z
-            a, b = slice(k, k + f), slice(k + f, k + 2 * f)
-            gradient[j] += error.sum()
-            gradient[a] += pull
-            gradient[b] += place[j] * pull
-            curvature[j, j] += bend.sum()
-            curvature[j, a] += cross
-            curvature[j, b] += place[j] * cross
-            curvature[a, j] += cross
-            curvature[b, j] += place[j] * cross
-            curvature[a, a] += square
-            curvature[a, b] += place[j] * square
-            curvature[b, a] += place[j] * square
-            curvature[b, b] += place[j] ** 2 * square
-        step = np.linalg.solve(curvature, gradient)
-        # far from the optimum Newton's step may go too far
-        while (lower := objective(theta + step)) > loss + 1e-9 * abs(loss):
-            step /= 2
-        theta, loss = theta + step, lower
-        if np.abs(step).max() < 1e-6:
-            break
+    case, stretch = np.nonzero(watched)
+    happened = event[case, stretch]
+    if happened.all() or not happened.any():
+        raise GeomdiagError(
+            f"found {int(happened.sum())} onsets in {len(happened)} stretches of "
+            f"{len(growth)} moments; a forecaster needs runs that generalise late, and time "
+            "before it"
+        )
+    # the library cannot bin a column without values; a constant one is never asked for
+    blank = np.isnan(columns).all(axis=0)
+    rows = np.column_stack([np.where(blank, 0.0, columns)[case], ends[stretch]])
+    model = HistGradientBoostingClassifier(**SETTINGS)
+    model.fit(rows, happened, sample_weight=(weight / weight.mean())[case])
+    # there is no public way to take the trees out; a test holds them to the model's own chances
+    trees = tuple(_tree(predictors[0].nodes) for predictors in model._predictors)
     return Hazard(
-        names=names,
-        edges=ends,
-        centre=centre,
-        scale=scale,
-        intercepts=theta[:k],
-        weights=theta[k : k + f],
-        drift=theta[k + f :],
+        names=names, edges=ends, base=float(np.ravel(model._baseline_prediction)[0]), trees=trees
+    )
+
+
+def _tree(nodes: NDArray[Any]) -> Tree:
+    leaf = nodes["is_leaf"].astype(bool)
+    return Tree(
+        feature=np.where(leaf, -1, nodes["feature_idx"].astype(np.int64)),
+        threshold=np.where(leaf, 0.0, nodes["num_threshold"].astype(np.float64)),
+        left=nodes["left"].astype(np.int64),
+        right=nodes["right"].astype(np.int64),
+        missing_left=nodes["missing_go_to_left"].astype(bool),
+        value=nodes["value"].astype(np.float64),
     )
