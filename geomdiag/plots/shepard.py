@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["FIGURE", "plot_shepard"]
 
 #: Pairs beyond which single ones are written as an image, even in an SVG.
-MANY = 3000
+MANY = 2000
 
 
 @styled

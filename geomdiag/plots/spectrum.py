@@ -19,6 +19,8 @@ __all__ = ["FIGURE", "plot_spectrum"]
 
 #: Labels of blocks that fit one above the other.
 LABELS = 16
+#: Cells beyond which they are written as an image, even in an SVG.
+MANY = 500
 
 
 @styled
@@ -57,7 +59,7 @@ def plot_spectrum(
         np.ma.masked_invalid(power.values.T),
         cmap=SEQUENTIAL,
         vmin=0.0,
-        rasterized=power.size > 20000,
+        rasterized=power.size > MANY,
     )
     step_axis(one, cell_edges(steps), unit_of(dataset))
     one.set_xlim(*cell_edges(steps)[[0, -1]])

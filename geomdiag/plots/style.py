@@ -51,7 +51,6 @@ WIDTH = 7.0
 #: What is set while a figure is made or written.
 STYLE: dict[str, Any] = {
     "figure.dpi": 100,
-    "savefig.dpi": 100,
     "font.size": 9.0,
     "axes.titlesize": 10.0,
     "axes.titlelocation": "left",
@@ -187,7 +186,9 @@ def save_figure(drawn: Axes | Iterable[Axes], path: str | os.PathLike[str]) -> P
     kind = check_format(target)
     figure: Any = next(iter(np.atleast_1d(np.asarray(drawn, dtype=object)).flat)).figure
     with plain_errors(target), replacing(target) as temporary, style():
-        figure.savefig(temporary, format=kind, metadata=_UNDATED[kind])
+        # what is an image inside a drawing is to be sharp on any screen
+        dpi = "figure" if kind == "png" else 300
+        figure.savefig(temporary, format=kind, dpi=dpi, metadata=_UNDATED[kind])
     return target
 
 
