@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-__all__ = ["corpus_of", "only_task", "row_at", "run_name", "shade_stages", "step_axis", "variable"]
+__all__ = [
+    "corpus_of",
+    "nearest_row",
+    "only_task",
+    "row_at",
+    "run_name",
+    "shade_stages",
+    "step_axis",
+    "unit_of",
+    "variable",
+]
 
 FloatArray = NDArray[np.float64]
 

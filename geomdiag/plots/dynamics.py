@@ -143,7 +143,8 @@ def _violation(ax: Axes, dataset: xr.Dataset, name: str) -> None:
             continue
         own = values.sel(symmetry=symmetry).values
         peak = max(peak, float(np.nanmax(own, initial=0.0)))
-        style = f"{MARKERS[place % len(MARKERS)]}-"
+        # the second round of colours has other markers
+        style = f"{MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]}-"
         ax.plot(
             dataset["step"].values, own, style, color=COLOURS[place % len(COLOURS)], label=label
         )

@@ -147,6 +147,13 @@ def test_a_built_in_symmetry_is_named_and_not_drawn() -> None:
     assert drawn["associativity"].size
 
 
+def test_many_symmetries_are_told_apart() -> None:
+    data = a_result()[["symmetry_js"]].isel(symmetry=[0] * 9)
+    data = data.assign_coords(symmetry=[f"symmetry {i}" for i in range(9)])
+    (ax,) = plot_dynamics(data)
+    assert len({(line.get_color(), line.get_marker()) for line in ax.lines}) == 9
+
+
 def test_either_violation_can_be_asked_for() -> None:
     ax = plot_dynamics(a_result(), violation="symmetry_violation")[1]
     assert lines(ax)["commutativity"][1, 0] == 2.0
