@@ -187,6 +187,7 @@ def _checkpoint(item: Item) -> Checkpoint:
         metadata=entry.metadata,
         kind=entry.kind,
         parts=entry.parts,
+        program=entry.program,
     )
 
 

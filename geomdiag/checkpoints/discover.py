@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geomdiag.checkpoints.formats.contract import HEAD, Format, refusal
+from geomdiag.checkpoints.formats.sharding import INDEX_ENDING, shards_of
 from geomdiag.checkpoints.steps import Stem, read_stem, sidecar_key
 from geomdiag.errors import CheckpointError
 
@@ -31,9 +32,11 @@ _BESIDE = re.compile(
 _NEVER_TEXT = (
     ".json .jsonl .ndjson .csv .tsv .txt .md .rst .yaml .yml .toml .ini .cfg .py .ipynb .sh "
     ".log .html .css .js .png .jpg .jpeg .gif .svg .pdf .mp4 .npy .pkl .pickle .zip .gz .bz2 "
-    ".xz .tar .nc .h5 .hdf5 .parquet .lock .whl"
+    ".xz .tar .nc .h5 .hdf5 .parquet .lock .whl .distcp"
 )
 _NEVER = frozenset(_NEVER_TEXT.split())
+#: Hidden files that stand for the folder they lie in.
+_OF_FOLDERS = frozenset({".metadata"})
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
 
@@ -76,7 +79,9 @@ class Group:
 def stem_of(path: Path) -> str:
     """Return a checkpoint's name without its suffix."""
     name = path.name
-    for suffix in (".safetensors.index.json", ".pth.tar"):
+    if name in _OF_FOLDERS:
+        return "checkpoint"
+    for suffix in (".safetensors.index.json", ".bin.index.json", ".pth.tar"):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return path.stem
@@ -156,7 +161,8 @@ def _walk(path: Path) -> list[tuple[Path, list[str]]]:
             for name in subfolders
             if not name.startswith((".", "__")) and not name.endswith((".zarr", ".egg-info"))
         )
-        found.append((Path(folder), sorted(name for name in names if not name.startswith("."))))
+        shown = (name for name in names if not name.startswith(".") or name in _OF_FOLDERS)
+        found.append((Path(folder), sorted(shown)))
     return found
 
 
@@ -168,11 +174,9 @@ def _head(path: Path) -> bytes:
 def _candidates(
     folder: Path, names: Sequence[str], formats: Mapping[str, Any], opened: Path
 ) -> list[Candidate]:
-    from geomdiag.checkpoints.formats.safetensors import shards_of
-
     shards: set[str] = set()
     for name in names:
-        if name.endswith(".safetensors.index.json"):
+        if name.endswith(INDEX_ENDING):
             shards |= shards_of(folder / name)
     claimed = tuple(suffix.lower() for key in formats for suffix in formats[key].suffixes)
     result: list[Candidate] = []
@@ -180,7 +184,7 @@ def _candidates(
         path = folder / name
         if name in shards or _BESIDE.fullmatch(stem_of(path)):
             continue
-        index = name.endswith(".safetensors.index.json")
+        index = name.endswith(INDEX_ENDING)
         # Such files mostly hold something else: a format must claim the suffix and the content.
         other = Path(name).suffix.lower() in _NEVER and not index
         if other and not name.lower().endswith(claimed):
@@ -230,6 +234,10 @@ def _recognise(path: Path, formats: Mapping[str, Any]) -> Candidate | None:
 
 def _single(path: Path, formats: Mapping[str, Any]) -> Group:
     """Return the group of one file that was named outright."""
+    if path.suffix == ".distcp":
+        raise CheckpointError(
+            f"{path}: one shard of a distributed checkpoint; point to its folder, {path.parent}"
+        )
     candidate = _recognise(path, formats)
     if candidate is None:
         head = _head(path)

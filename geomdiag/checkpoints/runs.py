@@ -24,6 +24,12 @@ FORMATS = Registry(
         "pytorch": "geomdiag.checkpoints.formats.pytorch:FORMAT",
         "safetensors": "geomdiag.checkpoints.formats.safetensors:FORMAT",
         "numpy": "geomdiag.checkpoints.formats.numpy:FORMAT",
+        "hdf5": "geomdiag.checkpoints.formats.hdf5:FORMAT",
+        "keras": "geomdiag.checkpoints.formats.keras:FORMAT",
+        "torch-distributed": "geomdiag.checkpoints.formats.distributed:FORMAT",
+        "flax": "geomdiag.checkpoints.formats.flax:FORMAT",
+        "torchscript": "geomdiag.checkpoints.formats.torchscript:FORMAT",
+        "torch-export": "geomdiag.checkpoints.formats.torch_export:FORMAT",
     },
 )
 

@@ -140,6 +140,9 @@ class Checkpoint:
         Why the checkpoint could not be opened; empty when it could.
     parts : tuple of Path
         Further files that hold its bytes (shards named by an index).
+    program : callable or None
+        Loads the computation that the file carries (`formats.program.Program`), or None. May
+        raise `CheckpointError`, and `UnsafeCheckpointError` if it was not allowed to run.
     """
 
     step: int
@@ -151,6 +154,7 @@ class Checkpoint:
     kind: str = "state"
     error: str = ""
     parts: tuple[Path, ...] = ()
+    program: Callable[[], Any] | None = None
 
     @cached_property
     def tensors(self) -> TensorMap:

@@ -280,7 +280,12 @@ def snapshot(
                 "matrices": "the user's own model shows no matrices",
             },
         )
-    match = recognise(checkpoint.tensors.specs(), full_config(checkpoint, config), task)
+    try:
+        match = recognise(checkpoint.tensors.specs(), full_config(checkpoint, config), task)
+    except ArchitectureError:
+        if checkpoint.program is None:
+            raise
+        return _run_program(checkpoint, task, train)
     return Snapshot(
         task,
         match.build(checkpoint.tensors, task),
@@ -288,4 +293,25 @@ def snapshot(
         step=checkpoint.step,
         metadata=checkpoint.metadata,
         notices=match.notices,
+    )
+
+
+def _run_program(checkpoint: Checkpoint, task: Task, train: NDArray[np.bool_] | None) -> Snapshot:
+    """Return a checkpoint that no architecture fits, run as its own file defines it."""
+    from geomdiag.models.programs import ProgramNetwork
+
+    network = ProgramNetwork(checkpoint, task)
+    missing = "the file's own program is run, and which of its tensors is the embedding is unknown"
+    return Snapshot(
+        task,
+        network,
+        train=train,
+        step=checkpoint.step,
+        metadata=checkpoint.metadata,
+        reasons={
+            "differentiable": "the file's own program is not run from embedding vectors",
+            "embedding": missing,
+            "matrices": missing,
+        },
+        notices=network.notices,
     )

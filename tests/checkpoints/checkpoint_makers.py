@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.numpy import save_file
 
@@ -17,7 +19,7 @@ STATE: dict[str, np.ndarray] = {
     "block.0.bias": np.linspace(-1, 1, 9),
     "mask": np.tril(np.ones((3, 3), dtype=bool)),
     "ids": np.arange(4, dtype=np.int64),
-    "half": np.array([[0.5, -2.0]], dtype=np.float16),
+    "halves": np.array([[0.5, -2.0]], dtype=np.float16),
     "scale": np.array(2.5, dtype=np.float32),
 }
 
@@ -50,13 +52,83 @@ def npz(path: Path, state: Mapping[str, np.ndarray], **beside: Any) -> Path:
     return path
 
 
+def module(state: Mapping[str, np.ndarray], **beside: Any) -> torch.nn.Module:
+    """Return a module whose state_dict is `state`, and which has `beside` as attributes."""
+
+    class Holder(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs * 2
+
+    root = Holder()
+    for name, value in tensors(state).items():
+        *path, leaf = name.split(".")
+        home: torch.nn.Module = root
+        for key in path:
+            if key not in home._modules:
+                home.add_module(key, torch.nn.Module())
+            home = home._modules[key]
+        home.register_buffer(leaf, value)
+    for key, value in beside.items():
+        setattr(root, key, value)
+    return root
+
+
+def torchscript(path: Path, state: Mapping[str, np.ndarray], **beside: Any) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit as a whole
+        torch.jit.save(torch.jit.script(module(state, **beside)), path)
+    return path
+
+
+def exported(path: Path, state: Mapping[str, np.ndarray], **beside: Any) -> Path:
+    program = torch.export.export(module(state), (torch.zeros(2, 3),))
+    with path.open("wb") as file:  # torch warns of other suffixes
+        torch.export.save(program, file, extra_files={k: str(v) for k, v in beside.items()})
+    return path
+
+
+def hdf5(path: Path, state: Mapping[str, np.ndarray], **beside: Any) -> Path:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        for name, value in state.items():
+            file.create_dataset(name.replace(".", "/"), data=value)
+        file.attrs.update(beside)
+    return path
+
+
+def nested(state: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in state.items():
+        *path, leaf = name.split(".")
+        home = result
+        for key in path:
+            home = home.setdefault(key, {})
+        home[leaf] = value
+    return result
+
+
+def flax(path: Path, state: Mapping[str, np.ndarray], **beside: Any) -> Path:
+    serialization = pytest.importorskip("flax.serialization", exc_type=ImportError)
+    path.write_bytes(serialization.msgpack_serialize({"params": nested(state), **beside}))
+    return path
+
+
 #: format name, suffix, writer
 WRITERS: dict[str, tuple[str, str, Callable[..., Path]]] = {
     "pytorch": ("pytorch", ".pt", pytorch),
     "pytorch-legacy": ("pytorch", ".pth", legacy),
     "safetensors": ("safetensors", ".safetensors", safetensors),
     "numpy": ("numpy", ".npz", npz),
+    "torchscript": ("torchscript", ".pt", torchscript),
+    "torch-export": ("torch-export", ".pt2", exported),
+    "hdf5": ("hdf5", ".h5", hdf5),
+    "flax": ("flax", ".msgpack", flax),
 }
+
+
+#: Formats whose files hold names of their writer's own, or that are folders: tested in
+#: `test_framework_files.py` and `test_distributed_folders.py`.
+ELSEWHERE = {"keras", "torch-distributed"}
 
 
 class MakesAFolder:

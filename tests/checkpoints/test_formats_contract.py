@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_makers import STATE, WRITERS, malicious
+from checkpoint_makers import ELSEWHERE, STATE, WRITERS, malicious
 
 from geomdiag.checkpoints import FORMATS, open_runs
 from geomdiag.checkpoints.formats.contract import HEAD, Format
@@ -16,7 +16,7 @@ from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
 
 def test_every_registered_format_is_under_test() -> None:
-    assert {name for name, _, _ in WRITERS.values()} == set(FORMATS)
+    assert {name for name, _, _ in WRITERS.values()} | ELSEWHERE == set(FORMATS)
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
@@ -74,7 +74,7 @@ def test_step_and_losses_inside_come_first(kind: str, tmp_path: Path) -> None:
 def test_content_decides_not_the_suffix(kind: str, tmp_path: Path) -> None:
     name, _, _ = WRITERS[kind]
     path = written(kind, tmp_path)
-    for suffix in (".pt", ".safetensors", ".npz", ".weights", ""):
+    for suffix in (".pt", ".safetensors", ".npz", ".msgpack", ".weights", ""):
         folder = tmp_path / f"as{suffix or '-nothing'}"
         folder.mkdir()
         other = folder / f"epoch_3{suffix}"

@@ -7,11 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from geomdiag.checkpoints.formats.program import Program
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.checkpoints.splits import Split
 from geomdiag.errors import CheckpointError
 
-__all__ = ["HEAD", "Contents", "Curve", "Entry", "Format", "NotACheckpointError", "refusal"]
+__all__ = [
+    "HEAD",
+    "Contents",
+    "Curve",
+    "Entry",
+    "Format",
+    "NotACheckpointError",
+    "missing_extra",
+    "refusal",
+]
 
 #: Bytes of a file's beginning that recognition is given.
 HEAD = 512
@@ -61,6 +71,9 @@ class Entry:
         See `geomdiag.checkpoints.series.Checkpoint`.
     parts : tuple of Path
         Further files that hold the entry's bytes (shards).
+    program : callable or None
+        Loads the computation that the file carries, for formats that run by themselves. Must
+        be picklable.
     """
 
     load: Callable[[], TensorMap]
@@ -70,6 +83,7 @@ class Entry:
     member: str = ""
     kind: str = "state"
     parts: tuple[Path, ...] = ()
+    program: Callable[[], Program] | None = None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -115,6 +129,12 @@ class Format(Protocol):
         Whether tensors are read one by one, when asked for.
     safe : bool
         Whether reading can never run code from the file.
+
+    Notes
+    -----
+    A format whose files carry their computation says so with an attribute ``runs = True`` and
+    sets `Entry.program`. A format that needs a package which is missing raises
+    `geomdiag.checkpoints.formats.contract.missing_extra`'s error when it opens a file.
     """
 
     name: str
@@ -141,6 +161,24 @@ class Format(Protocol):
             If it is readable and holds no network.
         """
         ...
+
+
+def missing_extra(path: Path, package: str, extra: str) -> CheckpointError:
+    """Return the error for a file whose reader is not installed.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    package : str
+        What cannot be imported.
+    extra : str
+        The extra of geomdiag that brings it.
+    """
+    return CheckpointError(
+        f"{path}: reading this file needs the package {package!r}, which is not installed. "
+        f"Install it with: pip install 'geomdiag[{extra}]'"
+    )
 
 
 def refusal(path: Path, head: bytes, expected: str) -> CheckpointError:
@@ -170,6 +208,12 @@ def refusal(path: Path, head: bytes, expected: str) -> CheckpointError:
         return CheckpointError(
             f"{path}: this is a web page, not a checkpoint (a download that ended on a login or "
             "error page). Download the file itself again."
+        )
+    if head.startswith(b"\x93NUMPY"):
+        return CheckpointError(
+            f"{path}: one NumPy array, whose name does not say what it is. Name it "
+            "<part>_step_<N>.npy with a part such as embedding or logits, or save all arrays of a "
+            "step into one .npz."
         )
     return CheckpointError(
         f"{path}: not recognised as a checkpoint; it begins with {head[:12]!r}, expected "

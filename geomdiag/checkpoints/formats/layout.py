@@ -20,7 +20,16 @@ from geomdiag.checkpoints.splits import Split, split_inside
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Layout", "State", "interpret"]
+__all__ = [
+    "STATE_KEYS",
+    "Layout",
+    "State",
+    "choose_network",
+    "interpret",
+    "is_optimiser",
+    "read_beside",
+    "steps_of",
+]
 
 #: Keys that hold a network's state, in order of preference.
 STATE_KEYS = (
@@ -244,15 +253,47 @@ def interpret(value: Any) -> Layout:
                     list(value)[:8]
                 )
                 return layout
-    _read_beside(layout, {key: item for key, item in value.items() if key not in used})
+    read_beside(layout, {key: item for key, item in value.items() if key not in used})
     for state in layout.states:
         if not state.steps:
-            state.steps = {
-                unit: int(layout.metadata[column])
-                for unit, column in step_columns(layout.metadata).items()
-                if _whole(layout.metadata[column])
-            }
+            state.steps = steps_of(layout.metadata)
     return layout
+
+
+def steps_of(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """Return the step numbers among stored scalars, by unit."""
+    return {
+        unit: int(metadata[column])
+        for unit, column in step_columns(metadata).items()
+        if _whole(metadata[column])
+    }
+
+
+def choose_network(keys: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Return which of the tensors of a nested state are the network's.
+
+    Parameters
+    ----------
+    keys : mapping of str to tuple of str
+        Tensor as stored, to the keys that lead to it.
+
+    Returns
+    -------
+    dict of str to str
+        Name without the wrapping keys (``params``, ``model``, ...), to the tensor as stored.
+    """
+    chosen = {name: keys[name] for name in keys if not is_optimiser(keys[name][0])}
+    while True:  # Flax wraps twice: params/params/Dense_0/kernel
+        heads = {path[0] for path in chosen.values() if len(path) > 1}
+        home = next((key for key in STATE_KEYS if key in heads), None)
+        if home is None:
+            return {".".join(path): name for name, path in chosen.items()}
+        chosen = {n: path[1:] for n, path in chosen.items() if path[0] == home and path[1:]}
+
+
+def is_optimiser(key: str) -> bool:
+    """Return whether a key names an optimiser's, scheduler's or generator's state."""
+    return bool(_NOT_THE_NETWORK.search(key))
 
 
 def _is_container(value: Any) -> bool:
@@ -272,11 +313,11 @@ def _whole(value: Any) -> bool:
 def _is_beside(key: str, value: Any) -> bool:
     """Return whether a top-level item is said about the network rather than part of it."""
     if isinstance(value, Mapping):
-        return bool(_NOT_THE_NETWORK.search(key)) or key in CONFIG_KEYS or key == "split"
+        return is_optimiser(key) or key in CONFIG_KEYS or key == "split"
     return is_scalar_name(key) or key in _SPLIT_KEYS or key in STEP_UNITS
 
 
-def _read_beside(layout: Layout, value: Mapping[str, Any]) -> None:
+def read_beside(layout: Layout, value: Mapping[str, Any]) -> None:
     """Fill in scalars, settings, curves and the split from the items beside the states."""
     columns: dict[str, Sequence[float]] = {}
     counted: dict[str, list[float]] = {}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from geomdiag.checkpoints.curves import step_columns
+from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import (
     HEAD,
     Contents,
@@ -20,15 +23,18 @@ from geomdiag.checkpoints.formats.contract import (
     NotACheckpointError,
     refusal,
 )
-from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of, plain_value
+from geomdiag.checkpoints.formats.dumps import ARRAYS, is_scalar_name, kind_of, plain_value
+from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
+from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
 __all__ = ["FORMAT", "NumpyFormat"]
 
-#: What a damaged zip or array header makes zipfile and NumPy raise.
+#: What a damaged array makes zipfile and NumPy raise.
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError)
 _DAMAGE_MORE = (RuntimeError, SyntaxError, UnicodeDecodeError, OverflowError, MemoryError)
+_MAGIC = b"\x93NUMPY"
 
 
 class NpzMap(TensorMap):
@@ -66,29 +72,92 @@ def _read(path: Path, name: str, *, allow_pickle: bool) -> NDArray[Any]:
     return value.astype(value.dtype.newbyteorder("="), copy=False)
 
 
+def _read_header(file: IO[bytes], size: int) -> tuple[TensorSpec, np.dtype[Any], bool]:
+    """Return one array's shape, type and whether it lies by columns; `size` bytes hold it all."""
+    version = npy.read_magic(file)
+    if version == (1, 0):
+        shape, by_columns, dtype = npy.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, by_columns, dtype = npy.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"it has the unknown .npy version {version}")
+    needed = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and needed != size - file.tell():
+        raise ValueError(
+            f"an array of shape {shape} ({dtype}) takes {needed} bytes and {size - file.tell()} "
+            "are stored"
+        )
+    return TensorSpec(shape, str(dtype.newbyteorder("="))), dtype, by_columns
+
+
 def _read_specs(path: Path) -> dict[str, TensorSpec]:
     """Return shape and type of every array from the headers alone."""
+    members = Archive(path).members
     specs: dict[str, TensorSpec] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
+            for member, info in members.items():
                 if not member.endswith(".npy"):
                     continue
                 with archive.open(member) as file:
-                    version = npy.read_magic(file)
-                    if version == (1, 0):
-                        shape, _, dtype = npy.read_array_header_1_0(file)
-                    elif version == (2, 0):
-                        shape, _, dtype = npy.read_array_header_2_0(file)
-                    else:
-                        raise ValueError(f"{member} has the unknown .npy version {version}")
-                specs[member.removesuffix(".npy")] = TensorSpec(shape, str(dtype.newbyteorder("=")))
+                    spec, _, _ = _read_header(file, info.file_size)
+                specs[member.removesuffix(".npy")] = spec
     except (*_DAMAGE, *_DAMAGE_MORE, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
         raise CheckpointError(
             f"{path}: damaged or truncated .npz ({type(error).__name__}: {error}); save or copy "
             "the file again"
         ) from error
     return specs
+
+
+def _part_of(path: Path) -> str:
+    """Return which part of a dump a ``.npy`` file's name says that it is, or an empty string."""
+    words = read_stem(path.stem)
+    return words.base if words.base in ARRAYS else ""
+
+
+def _place(path: Path) -> Place:
+    """Return where the values of a ``.npy`` file lie."""
+    try:
+        with path.open("rb") as file:
+            spec, dtype, by_columns = _read_header(file, path.stat().st_size)
+            offset = file.tell()
+    except (*_DAMAGE, *_DAMAGE_MORE) as error:
+        raise CheckpointError(
+            f"{path}: damaged or truncated .npy ({type(error).__name__}: {error}); save or copy "
+            "the file again"
+        ) from error
+    if spec.dtype not in RAW:
+        raise (
+            UnsafeCheckpointError(
+                f"{path}: the array holds Python objects ({spec.dtype}), which only unpickling can "
+                "read, and that may run code. Save it again as an array of numbers."
+            )
+            if dtype.hasobject
+            else NotACheckpointError(f"{path}: the array holds {spec.dtype}")
+        )
+    strides = None
+    if by_columns:
+        strides = tuple(math.prod(spec.shape[:axis]) for axis in range(len(spec.shape)))
+    big = dtype.byteorder == ">" or (dtype.byteorder == "=" and sys.byteorder == "big")
+    return Place(path, offset, spec, strides, big)
+
+
+def _load_one(path: Path) -> TensorMap:
+    return RawMap({_part_of(path): _place(path)})
+
+
+def _open_one(path: Path) -> Contents:
+    part = _part_of(path)
+    if not part:
+        raise NotACheckpointError(
+            f"{path}: one NumPy array, whose name does not say what it is; name it "
+            f"<part>_step_<N>.npy with a part of {', '.join(sorted(ARRAYS))}, or save all arrays "
+            "of a step into one .npz"
+        )
+    place = _place(path)
+    entry = Entry(load=partial(_load_one, path), specs={part: place.spec}, kind=kind_of({part}, {}))
+    return Contents(entries=[entry])
 
 
 def _load(path: Path, allow_pickle: bool) -> TensorMap:
@@ -108,21 +177,20 @@ def _is_tensor(name: str, spec: TensorSpec) -> bool:
 
 
 class NumpyFormat:
-    """``.npz`` files."""
+    """``.npz`` files, and ``.npy`` files that are named for a part of a dump."""
 
     name = "numpy"
     description = "NumPy .npz: weights by name, or a dump (logits, embedding, ...) of any framework"
-    suffixes: tuple[str, ...] = (".npz",)
+    suffixes: tuple[str, ...] = (".npz", ".npy")
     extra = ""
     lazy = True
     safe = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:  # noqa: ARG002
-        """Return whether the file is a zip whose first member is an array."""
-        if not head.startswith(b"PK\x03\x04") or len(head) < 30:
-            return False
-        length = int.from_bytes(head[26:28], "little")
-        return head[30 : 30 + length].endswith(b".npy")
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Return whether the file is a zip whose first member is an array, or a named array."""
+        if head.startswith(_MAGIC):
+            return bool(_part_of(path))
+        return first_member(head).endswith(b".npy")
 
     def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:
         """Return the one checkpoint in `path`; see `Format.open`."""
@@ -131,6 +199,8 @@ class NumpyFormat:
                 head = file.read(HEAD)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
+        if head.startswith(_MAGIC):
+            return _open_one(path)
         if not head.startswith(b"PK"):
             raise refusal(path, head, "a zip of .npy arrays")
         specs = _read_specs(path)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
-__all__ = ["globals_of", "read_plain"]
+__all__ = ["globals_of", "read_plain", "read_restricted"]
 
 _MAKERS_TEXT = "dict list set frozenset tuple bytes bytearray complex int float str bool"
 #: Globals that only build values: no file is accused for them.
@@ -116,4 +118,78 @@ def read_plain(path: Path, allow_pickle: bool) -> Any:
         raise CheckpointError(
             f"{path}: cannot be unpickled here ({type(error).__name__}: {text}). The package that "
             "defines its classes must be installed; or save it again as a dict of plain arrays."
+        ) from error
+
+
+class _Restricted(pickle._Unpickler):  # the C one allocates whatever a memo index says
+    def __init__(
+        self,
+        data: bytes,
+        find: Callable[[str], Any],
+        persistent: Callable[[Any], Any] | None,
+    ) -> None:
+        super().__init__(io.BytesIO(data))
+        self._find, self._persistent = find, persistent
+
+    def find_class(self, module: str, name: str) -> Any:
+        return self._find(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        if self._persistent is None:
+            raise pickle.UnpicklingError("it refers to things outside itself")
+        return self._persistent(pid)
+
+    def get_extension(self, code: int) -> Any:
+        raise pickle.UnpicklingError(f"it names a copyreg extension ({code})")
+
+
+def read_restricted(
+    path: Path,
+    data: bytes,
+    find: Callable[[str], Any],
+    persistent: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Unpickle with stand-ins only: nothing is imported and nothing of the file's runs.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for messages.
+    data : bytes
+        The pickle.
+    find : callable
+        Takes a global's dotted name and returns what stands for it, or raises `KeyError`.
+    persistent : callable, optional
+        Takes a persistent id and returns what stands for it.
+
+    Returns
+    -------
+    object
+        What it holds, made of plain values and stand-ins.
+
+    Raises
+    ------
+    UnsafeCheckpointError
+        If it names a global that `find` does not know.
+    CheckpointError
+        If it is damaged.
+    """
+
+    def known(name: str) -> Any:
+        try:
+            return find(name)
+        except KeyError:
+            raise UnsafeCheckpointError(
+                f"{path}: it names {name}, which is no part of this format, so nothing was "
+                "loaded: reading it could run code. Save the weights again with "
+                "torch.save(model.state_dict(), path) or as safetensors."
+            ) from None
+
+    try:
+        return _Restricted(data, known, persistent).load()
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a damaged pickle makes of its stack
+        raise CheckpointError(
+            f"{path}: damaged ({type(error).__name__}: {error}); save or copy it again"
         ) from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from geomdiag.checkpoints.formats.archives import Archive
 from geomdiag.checkpoints.formats.contract import (
     HEAD,
     Contents,
@@ -21,6 +22,9 @@ from geomdiag.checkpoints.formats.contract import (
 )
 from geomdiag.checkpoints.formats.layout import Layout, interpret
 from geomdiag.checkpoints.formats.pickles import globals_of, read_plain
+from geomdiag.checkpoints.formats.sharding import read_index
+from geomdiag.checkpoints.formats.torchscript import FORMAT as torchscript
+from geomdiag.checkpoints.formats.torchscript import is_torchscript
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "PyTorchFormat"]
 
 _ZIP = b"PK\x03\x04"
+#: Ending of the JSON file that says in which shard each tensor lies.
+INDEX = ".bin.index.json"
 #: How the older, unzipped files begin: a pickled magic number.
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -193,6 +199,39 @@ def _load(path: Path, index: int, count: int, allow_pickle: bool) -> TensorMap:
     return TorchMap(layout.states[index].tensors, path)
 
 
+def _is_zip(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == _ZIP
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+
+
+def _load_sharded(path: Path, allow_pickle: bool) -> TensorMap:
+    weight_map, _ = read_index(path)
+    shards = {
+        name: interpret(_read(path.parent / name, allow_pickle)).states
+        for name in dict.fromkeys(weight_map.values())
+    }
+    tensors: dict[str, torch.Tensor] = {}
+    for name, shard in weight_map.items():
+        if not shards[shard] or name not in shards[shard][0].tensors:
+            raise CheckpointError(f"{path.parent / shard}: lacks {name!r}, which {path.name} names")
+        tensors[name] = shards[shard][0].tensors[name]
+    return TorchMap(tensors, path)
+
+
+def _open_sharded(path: Path, allow_pickle: bool) -> Contents:
+    weight_map, metadata = read_index(path)
+    entry = Entry(
+        load=partial(_load_sharded, path, allow_pickle),
+        specs=_load_sharded(path, allow_pickle).specs(),
+        metadata=metadata,
+        parts=tuple(path.parent / name for name in sorted(set(weight_map.values()))),
+    )
+    return Contents(entries=[entry])
+
+
 class PyTorchFormat:
     """Files written by ``torch.save``."""
 
@@ -200,13 +239,15 @@ class PyTorchFormat:
     description = (
         "torch.save files: a state dict, a dict that holds one, or a whole series in one file"
     )
-    suffixes: tuple[str, ...] = (".pt", ".pth", ".ckpt", ".bin", ".pth.tar")
+    suffixes: tuple[str, ...] = (".pt", ".pth", ".ckpt", ".bin", ".pth.tar", INDEX)
     extra = ""
     lazy = True
     safe = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:  # noqa: ARG002
+    def recognises(self, path: Path, head: bytes) -> bool:
         """Return whether the file is a zip that begins with torch's pickle, or an older file."""
+        if path.name.endswith(INDEX):
+            return head.lstrip()[:1] == b"{"
         if head.startswith(_ZIP):
             length = int.from_bytes(head[26:28], "little")
             first = head[30 : 30 + length]
@@ -215,6 +256,10 @@ class PyTorchFormat:
 
     def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:
         """Return the checkpoints in `path`; see `Format.open`."""
+        if path.name.endswith(INDEX):
+            return _open_sharded(path, allow_pickle)
+        if _is_zip(path) and is_torchscript(archive := Archive(path)):
+            return torchscript.open(archive.path, allow_pickle=allow_pickle)
         layout = interpret(_read(path, allow_pickle))
         if not layout.states:
             raise NotACheckpointError(

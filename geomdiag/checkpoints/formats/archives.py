@@ -1,0 +1,146 @@
+"""Zip archives that hold checkpoints: their members, checked, and where their bytes lie."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from geomdiag.errors import CheckpointError
+
+__all__ = ["Archive", "first_member"]
+
+#: What zipfile raises on damaged files.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zipfile.zlib.error,  # type: ignore[attr-defined]
+)
+#: A member may grow to this many bytes whatever its compressed size,
+_FREE = 64 << 20
+#: and beyond that to this many times its compressed size.
+_RATIO = 100
+
+
+def first_member(head: bytes) -> bytes:
+    """Return the name of a zip archive's first member, as far as `head` reaches; else empty."""
+    if not head.startswith(b"PK\x03\x04") or len(head) < 30:
+        return b""
+    return head[30 : 30 + int.from_bytes(head[26:28], "little")]
+
+
+class Archive:
+    """A zip file's members by name.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no readable zip file, names a member twice, or has a member that would expand
+        to far more than its size.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        try:
+            with zipfile.ZipFile(path) as archive:
+                infos = archive.infolist()
+            size = path.stat().st_size
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+        for info in infos:
+            if info.filename in self.members:
+                raise CheckpointError(
+                    f"{path}: the archive names {info.filename!r} twice, so which is meant cannot "
+                    "be told; save it again"
+                )
+            if info.compress_size > size or info.header_offset >= size:
+                raise CheckpointError(
+                    f"{path}: the member {info.filename!r} is said to lie beyond the file's "
+                    f"{size} bytes; truncated or damaged. Save or copy it again."
+                )
+            if info.file_size > max(_FREE, _RATIO * info.compress_size):
+                raise CheckpointError(
+                    f"{path}: the member {info.filename!r} would expand from "
+                    f"{info.compress_size} to {info.file_size} bytes; refused as a zip bomb. Save "
+                    "it without compression if it is meant."
+                )
+            self.members[info.filename] = info
+
+    def _damaged(self, error: BaseException) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path}: truncated or damaged archive ({type(error).__name__}: {error}); save "
+            "or copy the file again"
+        )
+
+    def read(self, name: str, limit: int = _FREE) -> bytes:
+        """Return a small member's bytes.
+
+        Raises
+        ------
+        CheckpointError
+            If it is missing, larger than `limit` or damaged.
+        """
+        info = self._info(name)
+        if info.file_size > limit:
+            raise CheckpointError(
+                f"{self.path}: {name!r} has {info.file_size} bytes, more than the {limit} that "
+                "such a header may have; the file is damaged or not what it seems"
+            )
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return archive.read(name)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def _info(self, name: str) -> zipfile.ZipInfo:
+        if name not in self.members:
+            raise CheckpointError(
+                f"{self.path}: the archive lacks {name!r}; save or copy the file again"
+            )
+        return self.members[name]
+
+    def place(self, name: str) -> tuple[int, int]:
+        """Return the byte at which an uncompressed member begins, and its size.
+
+        Raises
+        ------
+        CheckpointError
+            If it is missing, compressed, encrypted or cut off.
+        """
+        info = self._info(name)
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1:
+            raise CheckpointError(
+                f"{self.path}: {name!r} is compressed or encrypted, which its writer never does; "
+                "save the file again"
+            )
+        try:
+            with self.path.open("rb") as file:
+                file.seek(info.header_offset)
+                header = file.read(30)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be read: {error}") from error
+        if len(header) < 30 or not header.startswith(b"PK\x03\x04"):
+            raise CheckpointError(
+                f"{self.path}: {name!r} does not begin where the archive says; truncated or "
+                "damaged. Save or copy it again."
+            )
+        lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        return info.header_offset + 30 + lengths, info.file_size
+
+    def suffixed(self, ending: str) -> str | None:
+        """Return the name of the only member that ends with `ending`, or None."""
+        found = [name for name in self.members if name.endswith(ending)]
+        return found[0] if len(found) == 1 else None

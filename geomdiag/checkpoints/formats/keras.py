@@ -1,0 +1,41 @@
+"""Keras archives (``.keras``): a zip whose member ``model.weights.h5`` is read in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from geomdiag.checkpoints.formats.archives import Archive, first_member
+from geomdiag.checkpoints.formats.contract import Contents
+from geomdiag.checkpoints.formats.hdf5 import open_hdf5
+from geomdiag.errors import CheckpointError
+
+__all__ = ["FORMAT", "KerasFormat"]
+
+_WEIGHTS = "model.weights.h5"
+
+
+class KerasFormat:
+    """Files written by ``model.save("....keras")``."""
+
+    name = "keras"
+    description = "Keras archives: weights by name, the optimiser's count of updates as the step"
+    suffixes: tuple[str, ...] = (".keras",)
+    extra = "hdf5"
+    lazy = True
+    safe = True
+
+    def recognises(self, path: Path, head: bytes) -> bool:  # noqa: ARG002
+        """Return whether the file is a zip that begins as Keras' do."""
+        return first_member(head) in (b"metadata.json", b"config.json", _WEIGHTS.encode())
+
+    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
+        """Return the one checkpoint in `path`; see `Format.open`."""
+        if _WEIGHTS not in Archive(path).members:
+            raise CheckpointError(
+                f"{path}: the archive has no {_WEIGHTS}; a Keras model stored in another way. Save "
+                'it again with model.save("....keras") or model.save_weights("....weights.h5").'
+            )
+        return open_hdf5(path, _WEIGHTS)
+
+
+FORMAT = KerasFormat()
