@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geomdiag_cli.console import Debug, Json, Quiet, clean, print_json, say, stdout
+
+if TYPE_CHECKING:
+    from geomdiag.dynamics.evaluation import Evaluation
 
 
 def command(
@@ -21,6 +25,7 @@ def command(
         Path | None,
         typer.Option("--save", metavar="FORECASTER.json", help="Fit to all runs and keep that."),
     ] = None,
+    workers: Annotated[int, typer.Option("--workers", "-j", min=1, help="Processes.")] = 1,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,  # noqa: ARG001
@@ -37,15 +42,18 @@ def command(
     from geomdiag.dynamics.forecast import save_forecaster
 
     found = load_corpus(corpus)
-    told = None if quiet else (lambda what: say(f"judging: {what}"))
-    evaluation = evaluate(found, progress=told)
     if out is not None:
+        drawn = _drawing()  # without matplotlib nothing is begun
+    told = None if quiet else (lambda what: say(f"judged: {what}"))
+    evaluation = evaluate(found, workers=workers, progress=told)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         text = page(
             evaluation,
             source=f"`{corpus.name}`",
             command=f"geomdiag evaluate {corpus.name} --out {out.name}",
+            pictures=drawn(evaluation, out),
         )
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
     if save is not None:
         about = {
@@ -87,3 +95,40 @@ def command(
             if written is not None:
                 console.print(f"written: {clean(written)}", soft_wrap=True)
 
+
+def _drawing() -> Callable[[Evaluation, Path], dict[str, str]]:
+    """Return what draws the pictures of a page beside it, in ``figures/``."""
+    from geomdiag.dynamics.evaluation import RELIABILITY_AT, reliability
+    from geomdiag.plots.backtest import plot_alarms, plot_errors, plot_reliability
+    from geomdiag.plots.style import pyplot, save_figure
+
+    pyplot()
+
+    def draw(evaluation: Evaluation, page: Path) -> dict[str, str]:
+        judged = evaluation.tasks
+        figures = {
+            "error": plot_errors({name: one.score.error for name, one in judged.items()}),
+            "reliability": plot_reliability(
+                {
+                    f"{mode}, {factor:g} times the step": reliability(
+                        judged[mode].survival, cases, factor
+                    )
+                    for mode, cases in evaluation.cases.items()
+                    for factor in RELIABILITY_AT
+                }
+            ),
+            "alarms": plot_alarms(
+                {
+                    name: [(a.requested, a.false, a.hit) for a in one.alarms]
+                    for name, one in judged.items()
+                }
+            ),
+        }
+        folder = page.parent / "figures"
+        folder.mkdir(exist_ok=True)
+        return {
+            name: f"figures/{save_figure(drawn, folder / f'{page.stem}-{name}.svg').name}"
+            for name, drawn in figures.items()
+        }
+
+    return draw

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,10 +41,14 @@ FloatArray = NDArray[np.float64]
 
 #: Shares of a run's budget after which it is asked which runs will generalise.
 ASKED_AT = (0.05, 0.1, 0.25, 0.5)
+#: A run generalised late when its onset is at so many times the step of memorisation.
+DELAYED = 2.0
+#: Name of the baseline that knows only when runs of the corpus generalised.
+ONSETS = "distribution of onsets"
 #: Factors on the step for which chances are held against what happened.
 RELIABILITY_AT = (2.0, 5.0)
 #: Folds of configurations: one model for each of some hundred would tell the same.
-CONFIGURATION_FOLDS = 20
+CONFIGURATION_FOLDS = 16
 #: Tasks that an evaluation needs: the calibration leaves out some of the rest again.
 LEAST_TASKS = 3
 
@@ -57,6 +63,9 @@ class Judged:
         Method.
     score : Score
         On runs that generalised.
+    delayed : Score
+        On those of them that generalised late: at `DELAYED` times the step at which they had
+        memorised, or later.
     alarms : list of Alarm
         Achieved against requested rates.
     lowest : float
@@ -70,6 +79,7 @@ class Judged:
 
     name: str
     score: Score
+    delayed: Score
     alarms: list[Alarm]
     lowest: float
     asked: dict[float, tuple[float, int, int]]
@@ -104,15 +114,19 @@ class Evaluation:
     settings: int
 
 
-def evaluate(corpus: xr.Dataset, *, progress: Callable[[str], None] | None = None) -> Evaluation:
+def evaluate(
+    corpus: xr.Dataset, *, workers: int = 1, progress: Callable[[str], None] | None = None
+) -> Evaluation:
     """Judge every mode and baseline by rolling-origin backtests.
 
     Parameters
     ----------
     corpus : xr.Dataset
         As `geomdiag.dynamics.corpus.collect` gives it.
+    workers : int
+        Processes, of one thread each. The result does not depend on it.
     progress : callable, optional
-        Called with what is done next.
+        Called with what was judged.
 
     Returns
     -------
@@ -125,7 +139,8 @@ def evaluate(corpus: xr.Dataset, *, progress: Callable[[str], None] | None = Non
     """
     tell = progress or (lambda _: None)
     tasks = np.unique(corpus["task"].values)
-    hopeful = int((~np.isnan(corpus["t_generalised"].values)).sum())
+    onset, memorised = corpus["t_generalised"].values, corpus["t_memorised"].values
+    hopeful = int((~np.isnan(onset)).sum())
     if len(tasks) < LEAST_TASKS or not 0 < hopeful < corpus.sizes["run"]:
         raise GeomdiagError(
             f"found {len(tasks)} tasks and {hopeful} of {corpus.sizes['run']} runs that "
@@ -133,35 +148,29 @@ def evaluate(corpus: xr.Dataset, *, progress: Callable[[str], None] | None = Non
         )
     cases = {mode: cases_of(corpus, mode) for mode in MODES}
     drawn = extrapolated(cases["losses"])
+    jobs = [(mode, own, own.names, "task") for mode, own in cases.items()]
+    jobs += [(mode, own, own.names, "setting") for mode, own in cases.items()]
+    jobs += [(name, drawn, features, "task") for name, features in BASELINES.items()]
+    jobs.append((ONSETS, drawn, (), "task"))
+    delayed = onset >= DELAYED * memorised
     by_tasks: dict[str, Judged] = {}
     by_configurations: dict[str, Judged] = {}
-    by_task: dict[str, dict[str, Score]] = {}
-    for mode, own in cases.items():
-        tell(f"{mode}, tasks left out")
-        survival = backtest(own, hazard_on(own.names), own.task)
-        by_tasks[mode] = _judged(mode, survival, own, own.task)
-        by_task[mode] = {
-            str(task): score(survival[rows], own.of(rows))
-            for task in tasks
-            if not np.isnan(own.growth[rows := own.task == task]).all()
-        }
-        tell(f"{mode}, configurations left out")
-        survival = backtest(own, hazard_on(own.names), own.setting, folds=CONFIGURATION_FOLDS)
-        by_configurations[mode] = _judged(mode, survival, own, own.setting)
-    tell("distribution of onsets")
-    survival = backtest(drawn, onsets_alone, drawn.task)
-    by_tasks["distribution of onsets"] = _judged(
-        "distribution of onsets", survival, drawn, drawn.task
-    )
-    for name, features in BASELINES.items():
-        tell(name)
-        survival = backtest(drawn, hazard_on(features), drawn.task)
-        by_tasks[name] = _judged(name, survival, drawn, drawn.task)
+    for (name, own, _, groups), survival in zip(jobs, _forecasts(jobs, workers), strict=True):
+        tell(f"{name}, {groups}s left out")
+        judged = _judged(name, survival, own, getattr(own, groups), delayed)
+        (by_tasks if groups == "task" else by_configurations)[name] = judged
     return Evaluation(
         cases=cases,
         tasks=by_tasks,
         configurations=by_configurations,
-        by_task=by_task,
+        by_task={
+            mode: {
+                str(task): score(by_tasks[mode].survival[rows], own.of(rows))
+                for task in tasks
+                if not np.isnan(own.growth[rows := own.task == task]).all()
+            }
+            for mode, own in cases.items()
+        },
         runs=corpus.sizes["run"],
         hopeful=hopeful,
         tasks_count=len(tasks),
@@ -169,11 +178,41 @@ def evaluate(corpus: xr.Dataset, *, progress: Callable[[str], None] | None = Non
     )
 
 
-def _judged(name: str, survival: FloatArray, cases: Cases, groups: NDArray[np.str_]) -> Judged:
+_Job = tuple[str, Cases, tuple[str, ...], str]
+
+
+def _forecasts(jobs: Sequence[_Job], workers: int) -> Iterator[FloatArray]:
+    if workers == 1:
+        yield from map(_forecast, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context) as pool:
+        yield from pool.map(_forecast, jobs)
+
+
+def _forecast(job: _Job) -> FloatArray:
+    from threadpoolctl import threadpool_limits
+
+    name, cases, features, groups = job
+    fit = onsets_alone if name == ONSETS else hazard_on(features)
+    folds = CONFIGURATION_FOLDS if groups == "setting" else None
+    with threadpool_limits(1):
+        return backtest(cases, fit, getattr(cases, groups), folds=folds)
+
+
+def _judged(
+    name: str,
+    survival: FloatArray,
+    cases: Cases,
+    groups: NDArray[np.str_],
+    delayed: NDArray[np.bool_],
+) -> Judged:
     found, lowest, _ = alarms(survival, cases, groups)
+    late = delayed[cases.run]
     return Judged(
         name=name,
         score=score(survival, cases),
+        delayed=score(survival[late], cases.of(late)),
         alarms=found,
         lowest=lowest,
         asked={share: _asked(survival, cases, share) for share in ASKED_AT},
@@ -259,21 +298,20 @@ def _number(value: float, digits: int = 2) -> str:
     return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.{digits}f}"
 
 
-def scores_table(judged: Mapping[str, Judged]) -> str:
+def scores_table(scores: Mapping[str, Score]) -> str:
     """Return the scores of methods as a Markdown table."""
-    rows = []
-    for name, one in judged.items():
-        rows.append(
-            [
-                name,
-                f"{one.score.coverage_50:.0%}",
-                f"{one.score.coverage_90:.0%}",
-                _number(one.score.crps, 3),
-                *(_number(error) for error in one.score.error.values()),
-                _number(one.score.lead),
-            ]
-        )
-    shares = [f"{share:.0%}" for share in next(iter(judged.values())).score.error]
+    rows = [
+        [
+            name,
+            f"{one.coverage_50:.0%}",
+            f"{one.coverage_90:.0%}",
+            _number(one.crps, 3),
+            *(_number(error) for error in one.error.values()),
+            _number(one.lead),
+        ]
+        for name, one in scores.items()
+    ]
+    shares = [f"{share:.0%}" for share in next(iter(scores.values())).error]
     return table(["method", "50 %", "90 %", "CRPS", *shares, "useful from"], rows)
 
 

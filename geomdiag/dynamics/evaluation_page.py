@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 
 from geomdiag.dynamics.evaluation import (
+    CONFIGURATION_FOLDS,
+    DELAYED,
     RELIABILITY_AT,
     Evaluation,
     Judged,
@@ -89,6 +91,15 @@ def verdicts(evaluation: Evaluation) -> list[tuple[str, bool, str]]:
             ),
         )
     )
+    late = {mode: one.delayed.error[0.5] for mode, one in judged.items()}
+    found.insert(
+        2,
+        (
+            "the same on runs that generalised late",
+            all(value <= ERROR_AT_HALF for value in late.values()),
+            ", ".join(f"{value:.2f} from {mode}" for mode, value in late.items()),
+        ),
+    )
     ratio = error["geometry"] / error["losses"] if error["losses"] else math.inf
     found.append(
         (
@@ -122,6 +133,7 @@ def page(
     """
     pictures = pictures or {}
     hopeless = evaluation.runs - evaluation.hopeful
+    delayed = evaluation.tasks["losses"].delayed.runs
     parts = [
         "# How good the forecasts are",
         f"Written by `{command}` from {source}: {evaluation.runs} runs of {evaluation.tasks_count} "
@@ -148,12 +160,18 @@ def page(
         "alone, on spectral measures of the embedding alone, and on the step at which a straight "
         "line through held-out loss or accuracy (over the logarithm of the step) arrives. Their "
         "spread is calibrated in the same way, so that they are as strong as their signal allows.",
-        scores_table(evaluation.tasks),
+        scores_table({name: one.score for name, one in evaluation.tasks.items()}),
         _picture(pictures, "error", "Relative error on the way to the onset."),
+        "### Runs with a delay to forecast",
+        f"{delayed} of the runs generalised late: at {DELAYED:g} times the step at which they had "
+        "memorised or later. The others generalise while they memorise, or soon after a symmetry "
+        "prompt; half-way is then a step at which next to nothing has been seen.",
+        scores_table({name: one.delayed for name, one in evaluation.tasks.items()}),
         "## Scores on left-out configurations",
         "Runs of the same task, but not of the same network, optimiser, data and intervention, "
-        f"took part in the fit ({evaluation.settings} configurations in turn).",
-        scores_table(evaluation.configurations),
+        f"took part in the fit ({evaluation.settings} configurations, dealt into "
+        f"{CONFIGURATION_FOLDS} parts that were left out in turn).",
+        scores_table({name: one.score for name, one in evaluation.configurations.items()}),
         "## Task by task",
         tasks_table(evaluation.by_task),
         "## Will it generalise at all?",

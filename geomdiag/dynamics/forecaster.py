@@ -36,7 +36,7 @@ FIRST = 10
 #: For fitting, rows whose step has grown by less than this factor tell nothing new.
 THIN = 1.3
 #: Groups of tasks that are left out in turn to calibrate.
-FOLDS = 4
+FOLDS = 3
 
 #: Mode → the signals it may look at.
 MODES: Mapping[str, Any] = {"geometry": GEOMETRY, "losses": {**GEOMETRY, **LOSSES}}

@@ -65,17 +65,44 @@ class Tree:
     missing_left: NDArray[np.bool_]
     value: FloatArray
 
-    def __call__(self, columns: FloatArray) -> FloatArray:
-        """Return what each row of `columns` (n, f) gets, shape (n,)."""
-        node = np.zeros(len(columns), dtype=np.int64)
-        going = np.flatnonzero(self.feature[node] >= 0)
-        while len(going):
-            at = node[going]
-            asked = columns[going, self.feature[at]]
-            left = np.where(np.isnan(asked), self.missing_left[at], asked <= self.threshold[at])
-            node[going] = np.where(left, self.left[at], self.right[at])
-            going = going[self.feature[node[going]] >= 0]
-        return self.value[node]
+    def scores(self, columns: FloatArray, last: FloatArray) -> FloatArray:
+        """Return what the tree adds for every row and every value of the last column.
+
+        Parameters
+        ----------
+        columns : (n, f) float array
+            All columns but the last.
+        last : (k,) float array
+            Values of the last column.
+
+        Returns
+        -------
+        (n, k) float array
+        """
+        rows: list[NDArray[np.bool_]] = []
+        values: list[FloatArray] = []
+        # a leaf is reached by a set of rows and a set of values of the last column
+        open_nodes = [(0, np.ones(len(columns), dtype=bool), np.ones(len(last), dtype=bool))]
+        while open_nodes:
+            node, some, ends = open_nodes.pop()
+            feature, threshold = self.feature[node], self.threshold[node]
+            if feature < 0:
+                rows.append(some)
+                values.append(self.value[node] * ends)
+            elif feature == columns.shape[1]:
+                left = last <= threshold
+                open_nodes += [
+                    (self.left[node], some, ends & left),
+                    (self.right[node], some, ends & ~left),
+                ]
+            else:
+                asked = columns[:, feature]
+                left = np.where(np.isnan(asked), self.missing_left[node], asked <= threshold)
+                open_nodes += [
+                    (self.left[node], some & left, ends),
+                    (self.right[node], some & ~left, ends),
+                ]
+        return np.stack(rows, axis=1).astype(np.float64) @ np.stack(values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +139,11 @@ class Hazard:
         (n, k + 1) float array
             Decreasing from 1, which stands for the present step.
         """
-        n, k = len(columns), len(self.edges)
-        rows = np.column_stack([np.repeat(columns, k, axis=0), np.tile(self.edges, n)])
-        score = np.full(n * k, self.base)
+        score = np.full((len(columns), len(self.edges)), self.base)
         for tree in self.trees:
-            score += tree(rows)
-        stays = 1.0 / (1.0 + np.exp(np.clip(score.reshape(n, k), -50, 50)))
-        return np.concatenate([np.ones((n, 1)), np.cumprod(stays, axis=1)], axis=1)
+            score += tree.scores(columns, self.edges)
+        stays = 1.0 / (1.0 + np.exp(np.clip(score, -50, 50)))
+        return np.concatenate([np.ones((len(columns), 1)), np.cumprod(stays, axis=1)], axis=1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the model as plain values, for JSON."""
