@@ -62,7 +62,10 @@ def test_in_a_product_the_phase_is_that_of_the_strongest_complex_character() -> 
     task = gd.task("group:Z4xZ3")
     basis = task.basis
     block = basis.labels.index("k=1,1")
-    points = basis.vectors[:, basis.block == block][np.argsort(basis.members)]
+    points = basis.vectors[:, basis.block == block]
+    real = basis.vectors[:, basis.block == basis.labels.index("k=2,0")]
+    assert (points.shape[1], real.shape[1]) == (2, 1)  # a real character has no phase
+    points = np.concatenate([points, 5 * real], axis=1)[np.argsort(basis.members)]
     tokens = tokens_of(a_snapshot("group:Z4xZ3", points))
     assert tokens.colour_label == "phase at k=1,1 (rad)"
     assert len(np.unique(np.round(tokens.colour, 6) % (2 * np.pi))) == 12
@@ -139,16 +142,17 @@ def _flips(points: Any, scores: Any) -> Any:
     return np.sign((found * scores).sum(axis=0))
 
 
-def test_colours_follow_the_phase() -> None:
+@pytest.mark.parametrize("turn", [0.0, 0.2])  # the scale is the whole turn, whatever is there
+def test_colours_follow_the_phase(turn: float) -> None:
     tokens = tokens_of(a_snapshot())
-    axes = plot_embedding(tokens.points, colour=tokens.colour, cyclic=True)
+    phase = tokens.colour + turn
+    axes = plot_embedding(tokens.points, colour=phase, cyclic=True)
     dots = axes[0].collections[-1]
     axes[0].figure.canvas.draw()
-    order = np.argsort(tokens.colour)
-    np.testing.assert_allclose(
-        dots.get_facecolors(), dots.get_cmap()(tokens.colour / (2 * np.pi)), atol=1e-6
-    )
+    expected = dots.get_cmap()(phase / (2 * np.pi))
+    np.testing.assert_allclose(dots.get_facecolors(), expected, atol=1e-6)
     # neighbours on the circle have neighbouring colours
+    order = np.argsort(phase)
     steps = np.abs(np.diff(dots.get_facecolors()[order][:, :3], axis=0)).sum(axis=1)
     assert steps.max() < 0.8
 
