@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geomdiag.checkpoints.formats.contract import HEAD, Format, refusal
+from geomdiag.checkpoints.formats.orbax import folder_of
 from geomdiag.checkpoints.formats.sharding import INDEX_ENDING, shards_of
 from geomdiag.checkpoints.steps import Stem, read_stem, sidecar_key
 from geomdiag.errors import CheckpointError
@@ -35,8 +36,8 @@ _NEVER_TEXT = (
     ".xz .tar .nc .h5 .hdf5 .parquet .lock .whl .distcp"
 )
 _NEVER = frozenset(_NEVER_TEXT.split())
-#: Hidden files that stand for the folder they lie in.
-_OF_FOLDERS = frozenset({".metadata"})
+#: Files that stand for the folder they lie in.
+_OF_FOLDERS = frozenset({".metadata", "_METADATA"})
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
 
@@ -275,6 +276,10 @@ def _is_step_folder(folder: Path) -> bool:
 
 def _root_of(candidate: Candidate, opened: Path) -> Path:
     root = candidate.path.parent
+    if candidate.format is not None and candidate.format.name == "orbax":
+        folder = folder_of(candidate.path)
+        if folder != opened and opened in folder.parents:
+            root = folder.parent if folder.name.isdecimal() else folder
     while root != opened and (is_container(root) or _is_step_folder(root)):
         root = root.parent
     return root

@@ -28,6 +28,8 @@ FORMATS = Registry(
         "keras": "geomdiag.checkpoints.formats.keras:FORMAT",
         "torch-distributed": "geomdiag.checkpoints.formats.distributed:FORMAT",
         "flax": "geomdiag.checkpoints.formats.flax:FORMAT",
+        "orbax": "geomdiag.checkpoints.formats.orbax:FORMAT",
+        "onnx": "geomdiag.checkpoints.formats.onnx:FORMAT",
         "torchscript": "geomdiag.checkpoints.formats.torchscript:FORMAT",
         "torch-export": "geomdiag.checkpoints.formats.torch_export:FORMAT",
     },

@@ -181,7 +181,11 @@ def _take_mapping(
     for key in _HISTORY_KEYS:
         held = document.get(key)
         if isinstance(held, list):
-            _take_rows(result, _columns(held), path.name)
+            columns = _columns(held)
+            if path.name == "trainer_state.json" and "loss" in columns:
+                # Transformers logs the train loss alone under this name.
+                columns.setdefault("train_loss", columns.pop("loss"))
+            _take_rows(result, columns, path.name)
         elif isinstance(held, Mapping):
             _take_rows(result, _lists(held), path.name)
     _take_rows(result, _lists(document), path.name)

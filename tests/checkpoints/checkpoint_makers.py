@@ -113,6 +113,21 @@ def flax(path: Path, state: Mapping[str, np.ndarray], **beside: Any) -> Path:
     return path
 
 
+def onnx(path: Path, state: Mapping[str, np.ndarray], **beside: Any) -> Path:
+    package = pytest.importorskip("onnx", exc_type=ImportError)
+    graph = package.helper.make_graph(
+        [package.helper.make_node("Identity", ["x"], ["y"])],
+        "g",
+        [package.helper.make_tensor_value_info("x", package.TensorProto.INT64, ["n", 2])],
+        [package.helper.make_tensor_value_info("y", package.TensorProto.INT64, ["n", 2])],
+        [package.numpy_helper.from_array(np.asarray(value), name) for name, value in state.items()],
+    )
+    model = package.helper.make_model(graph, producer_name="test")
+    package.helper.set_model_props(model, {key: str(value) for key, value in beside.items()})
+    package.save(model, path)
+    return path
+
+
 #: format name, suffix, writer
 WRITERS: dict[str, tuple[str, str, Callable[..., Path]]] = {
     "pytorch": ("pytorch", ".pt", pytorch),
@@ -122,13 +137,14 @@ WRITERS: dict[str, tuple[str, str, Callable[..., Path]]] = {
     "torchscript": ("torchscript", ".pt", torchscript),
     "torch-export": ("torch-export", ".pt2", exported),
     "hdf5": ("hdf5", ".h5", hdf5),
+    "onnx": ("onnx", ".onnx", onnx),
     "flax": ("flax", ".msgpack", flax),
 }
 
 
 #: Formats whose files hold names of their writer's own, or that are folders: tested in
 #: `test_framework_files.py` and `test_distributed_folders.py`.
-ELSEWHERE = {"keras", "torch-distributed"}
+ELSEWHERE = {"keras", "orbax", "torch-distributed"}
 
 
 class MakesAFolder:

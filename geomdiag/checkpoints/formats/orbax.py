@@ -1,0 +1,211 @@
+"""Orbax checkpoints: folders described by ``_METADATA``, arrays read with tensorstore.
+
+``_METADATA`` names the arrays and how they are kept (zarr 2 or 3, in OCDBT or as folders);
+``<run>/<step>/<item>/_METADATA`` is where Orbax' CheckpointManager puts it. Layout:
+https://orbax.readthedocs.io/en/latest/guides/checkpoint/checkpoint_format.html
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomdiag.checkpoints.formats.contract import (
+    Contents,
+    Entry,
+    NotACheckpointError,
+    missing_extra,
+)
+from geomdiag.checkpoints.formats.layout import Layout, choose_network, read_beside, steps_of
+from geomdiag.checkpoints.formats.raw import RAW, strict_json
+from geomdiag.checkpoints.series import TensorMap, TensorSpec
+from geomdiag.checkpoints.steps import read_stem
+from geomdiag.errors import CheckpointError
+
+__all__ = ["FORMAT", "OrbaxFormat", "folder_of"]
+
+NAME = "_METADATA"
+#: Lies in every folder that Orbax finished.
+_SAVED = "_CHECKPOINT_METADATA"
+_LIMIT = 64 << 20
+#: An array may unfold to this many bytes whatever the folder holds,
+_FREE = 64 << 20
+#: and beyond that to this many times the folder's bytes.
+_RATIO = 100
+
+
+def folder_of(path: Path) -> Path:
+    """Return the checkpoint's own folder, above that of its item.
+
+    Parameters
+    ----------
+    path : Path
+        A ``_METADATA`` file: in the checkpoint's folder, or in the folder of one of its items.
+    """
+    return path.parent.parent if (path.parent.parent / _SAVED).is_file() else path.parent
+
+
+def _describe(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
+    """Return the keys that lead to each array, by the array's own name, and the description."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LIMIT + 1)
+        if len(text) > _LIMIT:
+            raise ValueError(f"it is larger than {_LIMIT >> 20} MiB")
+        held = strict_json(text)
+        keys: dict[str, tuple[str, ...]] = {}
+        for item in held["tree_metadata"].values():
+            kind = item["value_metadata"]["value_type"]
+            if kind in ("jax.Array", "np.ndarray", "scalar"):
+                leading = tuple(str(each["key"]) for each in item["key_metadata"])
+                keys[".".join(leading)] = leading
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: not the description of an Orbax checkpoint, truncated or damaged "
+            f"({type(error).__name__}: {error}); save or copy the folder again"
+        ) from error
+    return keys, held
+
+
+def _open_array(path: Path, held: Mapping[str, Any], name: str) -> Any:
+    """Return tensorstore's handle of one array."""
+    try:
+        import tensorstore
+    except ImportError as error:
+        raise missing_extra(path, "tensorstore", "orbax") from error
+    if "/" in name or name.startswith("."):
+        raise CheckpointError(f"{path}: it names the array {name!r}, which leads out of the folder")
+    base: dict[str, Any] = {"driver": "file", "path": f"{path.parent}/"}
+    if held.get("use_ocdbt"):
+        store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
+    else:
+        store = {**base, "path": f"{path.parent}/{name}/"}
+    spec = {"driver": "zarr3" if held.get("use_zarr3") else "zarr", "kvstore": store}
+    try:
+        return tensorstore.open(spec, open=True, read=True).result()
+    except Exception as error:  # tensorstore maps its statuses to several classes
+        raise CheckpointError(
+            f"{path.parent}: the array {name!r} cannot be opened; truncated or damaged "
+            f"({str(error).split('[')[0][:200]}). Copy or save the folder again."
+        ) from error
+
+
+class _OrbaxMap(TensorMap):
+    """Arrays read one by one."""
+
+    def __init__(
+        self, path: Path, held: Mapping[str, Any], names: Mapping[str, str], size: int
+    ) -> None:
+        self._path, self._held, self._names = path, held, dict(names)
+        self._specs: dict[str, TensorSpec] = {}
+        for name, stored in self._names.items():
+            array = _open_array(path, held, stored)
+            spec = TensorSpec(tuple(array.shape), array.dtype.name)
+            if spec.dtype not in RAW:
+                raise CheckpointError(
+                    f"{path}: the array {name!r} has the type {spec.dtype}; known are "
+                    f"{', '.join(RAW)}"
+                )
+            nbytes = math.prod(spec.shape) * np.dtype(RAW[spec.dtype]).itemsize
+            if nbytes > max(_FREE, _RATIO * size):
+                raise CheckpointError(
+                    f"{path}: the array {name!r} of shape {spec.shape} would unfold to {nbytes} "
+                    f"bytes from the folder's {size}; refused. Save it again if it is meant."
+                )
+            self._specs[name] = spec
+
+    def spec(self, name: str) -> TensorSpec:
+        """Return shape and stored type of `name`."""
+        return self._specs[name]
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        stored = self._names[name]
+        array = _open_array(self._path, self._held, stored)
+        try:
+            value: NDArray[Any] = array.read().result()
+        except Exception as error:  # as above
+            raise CheckpointError(
+                f"{self._path.parent}: the array {name!r} cannot be read; truncated or damaged "
+                f"({str(error).split('[')[0][:200]}). Copy or save the folder again."
+            ) from error
+        dtype = self._specs[name].dtype
+        wide = dtype == "bfloat16" or "float8" in dtype
+        return value.astype(np.float32) if wide else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    found = (each for each in path.parent.rglob("*") if each != path and each.is_file())
+    return tuple(sorted(found))
+
+
+def _load(path: Path, names: tuple[str, ...]) -> TensorMap:
+    keys, held = _describe(path)
+    chosen = {name: stored for name, stored in choose_network(keys).items() if name in names}
+    return _OrbaxMap(path, held, chosen, _size(_files(path)))
+
+
+def _size(files: Iterable[Path]) -> int:
+    return sum(each.stat().st_size for each in files)
+
+
+class OrbaxFormat:
+    """Folders written by Orbax: one checkpoint, or the steps of a CheckpointManager."""
+
+    name = "orbax"
+    description = "Orbax folders: params or a whole TrainState, names joined by dots"
+    suffixes: tuple[str, ...] = (NAME,)
+    extra = "orbax"
+    lazy = True
+    safe = True
+
+    def recognises(self, path: Path, head: bytes) -> bool:
+        """Return whether the file is a JSON object called ``_METADATA``."""
+        return path.name == NAME and head.lstrip().startswith(b"{")
+
+    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
+        """Return the one checkpoint that `path` describes; see `Format.open`."""
+        keys, held = _describe(path)
+        parts = _files(path)
+        size = _size(parts)
+        names = choose_network(keys)
+        top = [name for name, leading in keys.items() if len(leading) == 1]
+        tensors = _OrbaxMap(path, held, names, size)
+        beside = {
+            name: value
+            for name in top
+            if not (value := _OrbaxMap(path, held, {name: name}, size)[name]).shape
+        }
+        specs = {name: spec for name, spec in tensors.specs().items() if names[name] not in beside}
+        if not specs:
+            raise NotACheckpointError(f"{path.parent}: the folder holds no arrays of a network")
+        layout = Layout()
+        read_beside(layout, beside)
+        steps = steps_of(layout.metadata)
+        step = read_stem(folder_of(path).name).step
+        if not steps and step is not None:
+            steps = {"step": step}
+        entry = Entry(
+            load=partial(_load, path, tuple(specs)),
+            specs=specs,
+            metadata=layout.metadata,
+            steps=steps,
+            parts=parts,
+        )
+        return Contents(entries=[entry], config=layout.config)
+
+
+FORMAT = OrbaxFormat()
