@@ -25,7 +25,7 @@ def test_a_format_describes_itself(name: str) -> None:
     assert isinstance(member, Format)
     assert member.name == name
     assert member.description
-    assert all(suffix.startswith(".") for suffix in member.suffixes)
+    assert all(suffix.startswith((".", "_METADATA")) for suffix in member.suffixes)
     assert member.safe
 
 

@@ -67,7 +67,14 @@ def _describe(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
                 keys[".".join(leading)] = leading
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise CheckpointError(
             f"{path}: not the description of an Orbax checkpoint, truncated or damaged "
             f"({type(error).__name__}: {error}); save or copy the folder again"

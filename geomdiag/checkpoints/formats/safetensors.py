@@ -78,7 +78,14 @@ def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
         places = {name: _place(path, name, item, 8 + length) for name, item in header.items()}
     except CheckpointError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise CheckpointError(
             f"{path}: the safetensors header is damaged ({type(error).__name__}: {error}); "
             "save or download the file again"

@@ -70,7 +70,14 @@ def _read(path: Path) -> dict[str, Place]:
             places[name] = _place(archive, f"{root}data/weights/", name, item, big)
     except CheckpointError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise CheckpointError(
             f"{path}: the description of the weights is damaged ({type(error).__name__}: "
             f"{error}); save the program again"

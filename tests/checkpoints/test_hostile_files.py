@@ -1,0 +1,186 @@
+"""Files made to harm: refused with the error of the contract, within seconds and little memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+import struct
+import subprocess
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_makers import STATE, WRITERS, exported, torchscript
+
+from geomdiag.checkpoints import open_runs
+from geomdiag.errors import CheckpointError, UnsafeCheckpointError
+
+
+def rewritten(path: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
+    """Write a zip again, uncompressed, with the members that `change` returns."""
+    with zipfile.ZipFile(path) as archive:
+        members = [(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members:
+            if (new := change(name, data)) is not None:
+                archive.writestr(name, new)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["numpy", "pytorch", "torchscript", "torch-export"])
+def test_members_of_one_name(kind: str, tmp_path: Path) -> None:
+    _, suffix, writer = WRITERS[kind]
+    path = writer(tmp_path / f"step_1{suffix}", STATE)
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        archive.writestr(archive.namelist()[0], b"again")
+    with pytest.raises(CheckpointError, match="twice"):
+        open_runs(path)
+
+
+def test_an_array_that_expands(tmp_path: Path) -> None:
+    """A megabyte of zip that would be a gigabyte of zeros."""
+    path = tmp_path / "step_1.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 27,)}
+    )
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("w.npy", "w", force_zip64=True) as file,
+    ):
+        file.write(header.getvalue())
+        for _ in range(128):
+            file.write(bytes(1 << 23))
+    with pytest.raises(CheckpointError, match="zip bomb"):
+        open_runs(path)
+
+
+@pytest.mark.parametrize("shape", [(1 << 40,), (1 << 62, 1 << 62), (3, 1 << 33), (-4,)])
+@pytest.mark.parametrize("form", [".npy", ".npz"])
+def test_absurd_shapes_in_numpy_headers(shape: tuple[int, ...], form: str, tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": shape}
+    )
+    data = header.getvalue() + bytes(64)
+    path = tmp_path / f"embedding_step_1{form}"
+    if form == ".npy":
+        path.write_bytes(data)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("embedding.npy", data)
+    with pytest.raises(CheckpointError, match=path.name):
+        open_runs(path)
+
+
+def header_of(path: Path, text: str, data: bytes = b"") -> Path:
+    path.write_bytes(struct.pack("<Q", len(text)) + text.encode() + data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+         '"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', "there twice"),
+        ('{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}',
+         "cannot lie"),
+        ('{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}',
+         "truncated"),
+        ('{"a":{"dtype":"F32","shape":[-1,-1],"data_offsets":[0,4]}}', "cannot lie"),
+        ('{"a":' * 100_000, "damaged"),
+        ('{"a":{"dtype":"F32","shape":[1e400],"data_offsets":[0,4]}}', "damaged"),
+    ],
+)  # fmt: skip
+def test_hostile_safetensors_headers(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        open_runs(header_of(tmp_path / "step_1.safetensors", text, bytes(4)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [(b"\xff\xff\xff\x7f", "needs"), (b"\xff" * 4, "cannot be negative")]
+)
+def test_torchscript_sizes(rows: bytes, message: str, tmp_path: Path) -> None:
+    path = torchscript(tmp_path / "step_1.pt", STATE)
+    true, false = b"(K\x0cK\x05t", b"(J" + rows + b"K\x05t"  # the embedding's 12 x 5
+    rewritten(path, lambda n, d: d.replace(true, false) if n.endswith("data.pkl") else d)
+    with pytest.raises(CheckpointError, match=message):
+        open_runs(path)
+
+
+@pytest.mark.parametrize("call", [b"cposix\nsystem\n", b"cbuiltins\neval\n", b"ctorch\nload\n"])
+def test_torchscript_names_nothing_else(call: bytes, tmp_path: Path) -> None:
+    path = torchscript(tmp_path / "step_1.pt", STATE)
+    trap = b"\x80\x02" + call + b"X\x04\x00\x00\x00true\x85R."
+    rewritten(path, lambda n, d: trap if n.endswith("data.pkl") else d)
+    with pytest.raises(UnsafeCheckpointError, match=call.split()[0].decode()[1:]):
+        open_runs(path)
+
+
+def test_a_memo_that_would_fill_the_memory(tmp_path: Path) -> None:
+    path = torchscript(tmp_path / "step_1.pt", STATE)
+    trap = b"\x80\x02}r\xff\xff\xff\xff."  # LONG_BINPUT 2^32 - 1
+    rewritten(path, lambda n, d: trap if n.endswith("data.pkl") else d)
+    with pytest.raises(CheckpointError):
+        open_runs(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 << 20  # KiB
+
+
+def test_export_descriptions(tmp_path: Path) -> None:
+    def change(size: int) -> Callable[[str, bytes], bytes]:
+        def of(name: str, data: bytes) -> bytes:
+            if not name.endswith("model_weights_config.json"):
+                return data
+            held = json.loads(data)
+            held["config"]["embed.weight"]["tensor_meta"]["sizes"][0]["as_int"] = size
+            return json.dumps(held).encode()
+
+        return of
+
+    for size, message in ((1 << 60, "needs"), (-1, "cannot be negative")):
+        path = rewritten(exported(tmp_path / "step_1.pt2", STATE), change(size))
+        with pytest.raises(CheckpointError, match=message):
+            open_runs(path)
+
+
+def test_a_broadcast_tensor_is_not_spread_out(tmp_path: Path) -> None:
+    """One stored number said to be 2^40 of them by strides of nought."""
+    path = exported(tmp_path / "step_1.pt2", {"w": np.ones((2, 2), np.float32)})
+
+    def change(name: str, data: bytes) -> bytes:
+        if not name.endswith("model_weights_config.json"):
+            return data
+        held = json.loads(data)
+        meta = held["config"]["w"]["tensor_meta"]
+        meta["sizes"] = [{"as_int": 1 << 20}, {"as_int": 1 << 20}]
+        meta["strides"] = [{"as_int": 0}, {"as_int": 0}]
+        return json.dumps(held).encode()
+
+    with pytest.raises(CheckpointError, match="too large to be spread out"):
+        open_runs(rewritten(path, change))
+
+
+def test_a_large_header_takes_little_memory(tmp_path: Path) -> None:
+    """In a process of its own, whose greatest memory can be read."""
+    text = "{" + ",".join(f'"{i}":[]' for i in range(2_600_000)) + "}"
+    path = header_of(tmp_path / "step_1.safetensors", text)
+    program = (
+        "import resource, sys, pathlib\n"
+        "from geomdiag.checkpoints.formats.safetensors import FORMAT\n"
+        "from geomdiag.errors import CheckpointError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    FORMAT.open(pathlib.Path(sys.argv[1]))\n"
+        "except CheckpointError:\n    pass\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) < 500 * 1024  # KiB
