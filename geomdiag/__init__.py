@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from geomdiag.analyzers import ANALYZERS, Analyzer
     from geomdiag.analyzers.symmetry import symmetry_violation
     from geomdiag.checkpoints import Checkpoint, Runs, Series, Split, open_runs, parse_split
+    from geomdiag.dynamics.corpus import load_corpus
+    from geomdiag.dynamics.criterion import calibrate
+    from geomdiag.dynamics.forecast import forecast
     from geomdiag.dynamics.segment import segment
     from geomdiag.dynamics.segmentation import segment_series
     from geomdiag.dynamics.stages import stages
@@ -84,6 +87,9 @@ _HOMES = {
     "analyzers": ("ANALYZERS", "Analyzer"),
     "analyzers.symmetry": ("symmetry_violation",),
     "checkpoints": ("Checkpoint", "Runs", "Series", "Split", "open_runs", "parse_split"),
+    "dynamics.corpus": ("load_corpus",),
+    "dynamics.criterion": ("calibrate",),
+    "dynamics.forecast": ("forecast",),
     "dynamics.segment": ("segment",),
     "dynamics.segmentation": ("segment_series",),
     "dynamics.stages": ("stages",),
@@ -165,6 +171,7 @@ __all__ = [
     "analyze_into",
     "axis_angles",
     "block_power",
+    "calibrate",
     "circle_fit",
     "circular_coordinate",
     "concentration",
@@ -183,6 +190,7 @@ __all__ = [
     "errors",
     "excluded_loss",
     "finite_group",
+    "forecast",
     "frobenius_norm",
     "gradient_symmetricity",
     "helix_fit",
@@ -193,6 +201,7 @@ __all__ = [
     "key_blocks",
     "linear_cka",
     "load",
+    "load_corpus",
     "log_softmax",
     "logit_scale",
     "mean_pair_violation",
