@@ -34,6 +34,10 @@ def command(
     workers: Annotated[
         int, typer.Option("--workers", "-j", min=1, help="Processes for the recipes of a sweep.")
     ] = 1,
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the step first, which pays for long trainings."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Start again where an earlier training could go on.")
     ] = False,
@@ -58,7 +62,13 @@ def command(
     try:
         with nullcontext() if quiet else _Bar(loaded) as bar:
             folders = train_all(
-                loaded, out, device=device, progress=bar, resume=not force, workers=workers
+                loaded,
+                out,
+                device=device,
+                progress=bar,
+                resume=not force,
+                workers=workers,
+                compile=compile,
             )
     except KeyboardInterrupt:
         say(

@@ -150,6 +150,27 @@ def test_a_run_that_loses_generalisation_is_forecast_again(fitted: Forecasters) 
     assert losses[-1] > run["step"].values[-1]
 
 
+def test_a_run_that_starts_solved_has_nothing_to_forecast(fitted: Forecasters) -> None:
+    run = a_run(1007, "modadd:p=31")
+    solved = run.isel(step=slice(-20, None))
+    solved["accuracy"][:] = 1.0
+    found = forecast_run(solved, forecasters=fitted)
+    assert str(found["forecast_verdict"].values) == "has generalised: nothing to forecast"
+    losses = found.sel(forecast_mode="losses")
+    np.testing.assert_allclose(losses["onset_never"], 0, atol=1e-9)
+    np.testing.assert_array_equal(losses["onset"].sel(quantile=0.5), solved["step"])
+
+
+def test_ten_thousand_checkpoints(fitted: Forecasters) -> None:
+    run = a_run(1008, "modadd:p=31")
+    steps = np.arange(10_000)
+    many = run.isel(step=np.searchsorted(run["step"].values, steps).clip(max=run.sizes["step"] - 1))
+    many = many.assign_coords(step=steps)
+    found = forecast_run(many, forecasters=fitted)
+    assert found["onset"].shape == (2, 10_000, 5)
+    assert np.isfinite(found["onset_never"].values[:, 10:]).all()
+
+
 def test_forecast_of_a_result(fitted: Forecasters) -> None:
     tree = xr.DataTree.from_dict({"/": xr.Dataset(attrs={"task": "x"}), "/a": a_run(1, "x")})
     once = forecast(tree, forecasters=fitted)
