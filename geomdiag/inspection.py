@@ -246,7 +246,10 @@ def _parts(
     except ArchitectureError as error:
         if plan is not None and plan.task is None and plan.problem:
             raise ArchitectureError(plan.problem) from error
-        raise
+        if checkpoint.program is None:
+            raise
+        checkpoint.program()  # raises if it cannot be loaded, or was not allowed to run
+        return {"architecture": "the file's own program", "unused": names}
     return {
         "architecture": match.architecture,
         "convention": match.convention,

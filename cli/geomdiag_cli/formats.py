@@ -16,6 +16,7 @@ def command(json: Json = False, debug: Debug = False) -> None:  # noqa: ARG001
             "suffixes": list(FORMATS[name].suffixes),
             "lazy": FORMATS[name].lazy,
             "safe": FORMATS[name].safe,
+            "runs": getattr(FORMATS[name], "runs", False),
             "extra": FORMATS[name].extra,
         }
         for name in FORMATS
@@ -27,17 +28,16 @@ def command(json: Json = False, debug: Debug = False) -> None:  # noqa: ARG001
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in ("format", "files", "what it is"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("format", "extra", "lazy", "runs by\nitself", "safe"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("what it is", overflow="fold")
     for row in rows:
-        remark = clean(row["description"])
-        if row["extra"]:
-            remark += f" (needs geomdiag[{row['extra']}])"
-        if not row["safe"]:
-            remark += " (refused where reading would run code, unless --allow-pickle)"
-        table.add_row(row["name"], " ".join(row["suffixes"]), remark)
+        answers = ("yes" if row[key] else "no" for key in ("lazy", "runs", "safe"))
+        what = f"{clean(row['description'])} ({' '.join(row['suffixes'])})"
+        table.add_row(row["name"], row["extra"] or "-", *answers, what)
     console.print(table)
     console.print(
-        "\nFormats are recognised by content. A model that geomdiag cannot run is analysed from a "
-        "dump of its logits and embedding: see docs/dump-format.md."
+        "\nFormats are recognised by content. Lazy: tensor by tensor. Safe: reading runs nothing "
+        "that a file carries, unless --allow-pickle. Extra: pip install 'geomdiag[NAME]'. See "
+        "docs/formats.md; for a model that geomdiag cannot run, docs/dump-format.md."
     )

@@ -152,3 +152,22 @@ def test_a_program_with_another_answer(task: tasks.Task, tmp_path: Path) -> None
     (series,) = open_runs(path, allow_pickle=True).values()
     with pytest.raises(ArchitectureError, match=r"returned shape \(49, 3\)"):
         _ = snapshot(series[0], task).logits
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "torch-export"])
+def test_inspect_and_analyze(kind: str, tmp_path: Path) -> None:
+    import geomdiag as gd
+    from geomdiag.inspection import inspect_runs
+
+    for step in (1, 20):
+        write(kind, Unknown(), tmp_path / f"step_{step}")
+    task = f"modadd:p={P}"
+    refused = inspect_runs(open_runs(tmp_path), task=task)[0]
+    assert "allow-pickle" in refused.problem
+    runs = open_runs(tmp_path, allow_pickle=True)
+    allowed = inspect_runs(runs, task=task)[0]
+    assert not allowed.problem
+    assert allowed.architecture == "the file's own program"
+    (node,) = gd.analyze(runs, task=task).children.values()
+    assert node.ds["step"].values.tolist() == [1, 20]
+    assert np.isfinite(node.ds["symmetry_violation"].sel(symmetry="commutativity")).all()
