@@ -54,10 +54,10 @@ def simulated(seed: int, runs: int = 60, tasks: int = 6, noise: float = 0.2) -> 
 
 
 def test_forecasts_of_simulated_runs_are_calibrated() -> None:
-    cases = simulated(0)
+    cases = simulated(0, runs=150)
     survival = backtest(cases, hazard_on(cases.names), cases.task)
     found = score(survival, cases)
-    assert found.runs == 40
+    assert found.runs == 100
     assert 0.8 < found.coverage_90 <= 1.0
     assert 0.3 < found.coverage_50 < 0.75
     assert found.error[0.5] < 0.25

@@ -160,15 +160,15 @@ def test_words() -> None:
     found = calibrate(a_corpus())
     below = criterion(a_run(0.01, True, "modadd:p=5"), found)
     assert float(below["below_since"]) == 300
-    assert str(below["threshold_verdict"].values).startswith("below the threshold since step 300")
+    assert str(below["threshold_verdict"].values).startswith("below since step 300")
     above = criterion(a_run(9.0, False, "modadd:p=5"), found)
     assert np.isnan(float(above["below_since"]))
-    assert str(above["threshold_verdict"].values).startswith("above the threshold")
+    assert str(above["threshold_verdict"].values).startswith("not below")
     quiet = a_run(0.01, True, "modadd:p=5")
     quiet["symmetry_violation"][:] = 1e-4
     assert "never above" in str(criterion(quiet, found)["threshold_verdict"].values)
     other = criterion(a_run(0.01, True, "modadd:p=11"), found)
-    assert "runs of modadd;" in str(other["threshold_verdict"].values)
+    assert "runs of modadd)" in str(other["threshold_verdict"].values)
     assert "left-out tasks" in str(other["threshold_verdict"].values)
     strange = criterion(a_run(0.01, True, "graph:path-4"), found)
     assert "no threshold is known for graph:path-4" in str(strange["threshold_verdict"].values)
