@@ -28,6 +28,7 @@ FORMATS = Registry(
         "keras": "geomdiag.checkpoints.formats.keras:FORMAT",
         "torch-distributed": "geomdiag.checkpoints.formats.distributed:FORMAT",
         "flax": "geomdiag.checkpoints.formats.flax:FORMAT",
+        "equinox": "geomdiag.checkpoints.formats.equinox:FORMAT",
         "orbax": "geomdiag.checkpoints.formats.orbax:FORMAT",
         "onnx": "geomdiag.checkpoints.formats.onnx:FORMAT",
         "torchscript": "geomdiag.checkpoints.formats.torchscript:FORMAT",

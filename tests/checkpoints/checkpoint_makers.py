@@ -144,7 +144,7 @@ WRITERS: dict[str, tuple[str, str, Callable[..., Path]]] = {
 
 #: Formats whose files hold names of their writer's own, or that are folders: tested in
 #: `test_framework_files.py` and `test_distributed_folders.py`.
-ELSEWHERE = {"keras", "orbax", "torch-distributed"}
+ELSEWHERE = {"equinox", "keras", "orbax", "torch-distributed"}
 
 
 class MakesAFolder:

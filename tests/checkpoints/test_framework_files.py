@@ -255,6 +255,35 @@ def test_hostile_msgpack(data: bytes, message: str, tmp_path: Path) -> None:
         open_runs(path)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_equinox(tmp_path: Path) -> None:
+    equinox = pytest.importorskip("equinox", exc_type=ImportError)
+    import jax
+
+    half = jax.numpy.full((3, 2), 0.5, jax.numpy.bfloat16)
+    for step in (3, 20):
+        with (tmp_path / f"step_{step}.eqx").open("wb") as file:
+            file.write(b'{"width": 8}\n')
+            net = equinox.nn.MLP(2, 3, 8, 1, key=jax.random.PRNGKey(step))
+            equinox.tree_serialise_leaves(file, (net, half))
+    (series,) = open_runs(tmp_path).values()
+    assert series.format == "equinox"
+    assert series.steps.tolist() == [3, 20]
+    assert series.config["width"] == 8
+    leaves = [leaf for leaf in jax.tree_util.tree_leaves((net, half)) if hasattr(leaf, "shape")]
+    found = series[1].tensors
+    assert list(found) == [f"leaves.{i}" for i in range(len(leaves))]
+    for expected, (name, value) in zip(leaves, found.items(), strict=True):
+        assert found.spec(name).dtype == str(expected.dtype)
+        np.testing.assert_array_equal(value, np.asarray(expected.astype(value.dtype)))
+    data = (tmp_path / "step_20.eqx").read_bytes()
+    path = tmp_path / "cut.eqx"
+    for tenth in range(10):
+        path.write_bytes(data[: len(data) * tenth // 10])
+        with pytest.raises(CheckpointError, match=r"cut\.eqx"):
+            open_runs(path)
+
+
 def orbax() -> Any:
     pytest.importorskip("tensorstore", exc_type=ImportError)
     with warnings.catch_warnings():

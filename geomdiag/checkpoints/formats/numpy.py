@@ -29,12 +29,23 @@ from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
-__all__ = ["FORMAT", "NumpyFormat"]
+__all__ = ["DAMAGE", "FORMAT", "MAGIC", "NumpyFormat", "place_of_array", "read_header"]
 
 #: What a damaged array makes zipfile and NumPy raise.
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError)
-_DAMAGE_MORE = (RuntimeError, SyntaxError, UnicodeDecodeError, OverflowError, MemoryError)
-_MAGIC = b"\x93NUMPY"
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    UnicodeDecodeError,
+    OverflowError,
+    MemoryError,
+)
+MAGIC = b"\x93NUMPY"
 
 
 class NpzMap(TensorMap):
@@ -64,7 +75,7 @@ def _read(path: Path, name: str, *, allow_pickle: bool) -> NDArray[Any]:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
             value: NDArray[Any] = npy.read_array(file, allow_pickle=allow_pickle)
-    except (*_DAMAGE, *_DAMAGE_MORE, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except (*DAMAGE, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
         raise CheckpointError(
             f"{path}: the array {name!r} cannot be read ({type(error).__name__}: {error}); "
             "save or copy the file again"
@@ -72,8 +83,8 @@ def _read(path: Path, name: str, *, allow_pickle: bool) -> NDArray[Any]:
     return value.astype(value.dtype.newbyteorder("="), copy=False)
 
 
-def _read_header(file: IO[bytes], size: int) -> tuple[TensorSpec, np.dtype[Any], bool]:
-    """Return one array's shape, type and whether it lies by columns; `size` bytes hold it all."""
+def read_header(file: IO[bytes]) -> tuple[TensorSpec, np.dtype[Any], bool]:
+    """Return the shape, type and whether by columns of the array that begins here."""
     version = npy.read_magic(file)
     if version == (1, 0):
         shape, by_columns, dtype = npy.read_array_header_1_0(file)
@@ -81,13 +92,34 @@ def _read_header(file: IO[bytes], size: int) -> tuple[TensorSpec, np.dtype[Any],
         shape, by_columns, dtype = npy.read_array_header_2_0(file)
     else:
         raise ValueError(f"it has the unknown .npy version {version}")
-    needed = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0:
+        raise ValueError(f"an array of shape {shape}")
+    return TensorSpec(shape, str(dtype.newbyteorder("="))), dtype, by_columns
+
+
+def _read_only(file: IO[bytes], size: int) -> tuple[TensorSpec, np.dtype[Any], bool]:
+    """Return the same of an array that, with its header, takes all `size` bytes of the file."""
+    spec, dtype, by_columns = read_header(file)
+    needed = math.prod(spec.shape) * dtype.itemsize
     if not dtype.hasobject and needed != size - file.tell():
         raise ValueError(
-            f"an array of shape {shape} ({dtype}) takes {needed} bytes and {size - file.tell()} "
-            "are stored"
+            f"an array of shape {spec.shape} ({dtype}) takes {needed} bytes and "
+            f"{size - file.tell()} are stored"
         )
-    return TensorSpec(shape, str(dtype.newbyteorder("="))), dtype, by_columns
+    return spec, dtype, by_columns
+
+
+def place_of_array(
+    path: Path, offset: int, spec: TensorSpec, dtype: np.dtype[Any], by_columns: bool
+) -> Place | None:
+    """Return where an array's values lie, or None if they are no plain numbers."""
+    if spec.dtype not in RAW:
+        return None
+    strides = None
+    if by_columns:
+        strides = tuple(math.prod(spec.shape[:axis]) for axis in range(len(spec.shape)))
+    big = dtype.byteorder == ">" or (dtype.byteorder == "=" and sys.byteorder == "big")
+    return Place(path, offset, spec, strides, big)
 
 
 def _read_specs(path: Path) -> dict[str, TensorSpec]:
@@ -100,9 +132,9 @@ def _read_specs(path: Path) -> dict[str, TensorSpec]:
                 if not member.endswith(".npy"):
                     continue
                 with archive.open(member) as file:
-                    spec, _, _ = _read_header(file, info.file_size)
+                    spec, _, _ = _read_only(file, info.file_size)
                 specs[member.removesuffix(".npy")] = spec
-    except (*_DAMAGE, *_DAMAGE_MORE, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except (*DAMAGE, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
         raise CheckpointError(
             f"{path}: damaged or truncated .npz ({type(error).__name__}: {error}); save or copy "
             "the file again"
@@ -120,27 +152,22 @@ def _place(path: Path) -> Place:
     """Return where the values of a ``.npy`` file lie."""
     try:
         with path.open("rb") as file:
-            spec, dtype, by_columns = _read_header(file, path.stat().st_size)
+            spec, dtype, by_columns = _read_only(file, path.stat().st_size)
             offset = file.tell()
-    except (*_DAMAGE, *_DAMAGE_MORE) as error:
+    except DAMAGE as error:
         raise CheckpointError(
             f"{path}: damaged or truncated .npy ({type(error).__name__}: {error}); save or copy "
             "the file again"
         ) from error
-    if spec.dtype not in RAW:
-        raise (
-            UnsafeCheckpointError(
-                f"{path}: the array holds Python objects ({spec.dtype}), which only unpickling can "
-                "read, and that may run code. Save it again as an array of numbers."
-            )
-            if dtype.hasobject
-            else NotACheckpointError(f"{path}: the array holds {spec.dtype}")
+    place = place_of_array(path, offset, spec, dtype, by_columns)
+    if place is not None:
+        return place
+    if dtype.hasobject:
+        raise UnsafeCheckpointError(
+            f"{path}: the array holds Python objects ({spec.dtype}), which only unpickling can "
+            "read, and that may run code. Save it again as an array of numbers."
         )
-    strides = None
-    if by_columns:
-        strides = tuple(math.prod(spec.shape[:axis]) for axis in range(len(spec.shape)))
-    big = dtype.byteorder == ">" or (dtype.byteorder == "=" and sys.byteorder == "big")
-    return Place(path, offset, spec, strides, big)
+    raise NotACheckpointError(f"{path}: the array holds {spec.dtype}, not numbers")
 
 
 def _load_one(path: Path) -> TensorMap:
@@ -188,7 +215,7 @@ class NumpyFormat:
 
     def recognises(self, path: Path, head: bytes) -> bool:
         """Return whether the file is a zip whose first member is an array, or a named array."""
-        if head.startswith(_MAGIC):
+        if head.startswith(MAGIC):
             return bool(_part_of(path))
         return first_member(head).endswith(b".npy")
 
@@ -199,7 +226,7 @@ class NumpyFormat:
                 head = file.read(HEAD)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
-        if head.startswith(_MAGIC):
+        if head.startswith(MAGIC):
             return _open_one(path)
         if not head.startswith(b"PK"):
             raise refusal(path, head, "a zip of .npy arrays")
