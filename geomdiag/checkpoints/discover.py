@@ -260,11 +260,22 @@ def _single(path: Path, formats: Mapping[str, Any]) -> Group:
 
 def _add_folder_step(candidate: Candidate, opened: Path) -> None:
     """Let ``checkpoint-500/model.safetensors`` take its step from the folder."""
-    folder = candidate.path.parent
+    folder = _holder(candidate)
     if candidate.stem.step is None and (folder != opened.parent) and _is_step_folder(folder):
         of = read_stem(folder.name)
         stem = candidate.stem
         candidate.stem = Stem(stem.base, of.step, of.unit, stem.word or of.word)
+
+
+def _holder(candidate: Candidate) -> Path:
+    """Return the folder that holds a checkpoint and may be named for its step.
+
+    Accelerate and Transformers keep a distributed checkpoint's folder inside that of the step:
+    ``checkpoint-500/pytorch_model_fsdp_0/.metadata``.
+    """
+    folder = candidate.path.parent
+    inside = candidate.path.name in _OF_FOLDERS and not _is_step_folder(folder)
+    return folder.parent if inside and _is_step_folder(folder.parent) else folder
 
 
 def _is_step_folder(folder: Path) -> bool:
@@ -275,7 +286,7 @@ def _is_step_folder(folder: Path) -> bool:
 
 
 def _root_of(candidate: Candidate, opened: Path) -> Path:
-    root = candidate.path.parent
+    root = _holder(candidate) if candidate.path.parent != opened else opened
     if candidate.format is not None and candidate.format.name == "orbax":
         folder = folder_of(candidate.path)
         if folder != opened and opened in folder.parents:

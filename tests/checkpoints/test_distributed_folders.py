@@ -65,6 +65,23 @@ def test_a_folder_by_itself_and_its_shard(tmp_path: Path) -> None:
         open_runs(folder / "__0_0.distcp")
 
 
+def test_inside_the_folders_of_a_trainer(tmp_path: Path) -> None:
+    """Accelerate's layout under FSDP, as dcp itself writes its two parts."""
+    for step in (3, 20):
+        folder = tmp_path / f"checkpoint-{step}"
+        write(folder / "pytorch_model_fsdp_0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = {"optimizer": {"state": {"0": {"exp_avg": torch.ones(3)}}}}
+            dcp.save(state, checkpoint_id=folder / "optimizer_0", no_dist=True)
+    runs = open_runs(tmp_path)
+    (series,) = runs.values()
+    assert series.steps.tolist() == [3, 20]
+    assert set(series[0].tensors) == set(STATE)
+    (alone,) = open_runs(tmp_path / "checkpoint-20").values()
+    assert alone.steps.tolist() == [20]
+
+
 def test_the_digest_covers_the_shards(tmp_path: Path) -> None:
     folder = write(tmp_path / "step_5")
     (series,) = open_runs(folder).values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def test_a_format_describes_itself(name: str) -> None:
     assert member.description
     assert all(suffix.startswith((".", "_METADATA")) for suffix in member.suffixes)
     assert member.safe
+
+
+def test_the_page_lists_every_format() -> None:
+    page = (Path(__file__).parents[2] / "docs/formats.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w-]+)` \|[^|]*\|([^|]*)\|", page, flags=re.MULTILINE))
+    assert set(rows) == set(FORMATS)
+    for name, extra in rows.items():
+        assert (FORMATS[name].extra or "–") in extra
 
 
 @pytest.fixture(params=list(WRITERS))
