@@ -111,7 +111,7 @@ def _drawing() -> Callable[[Evaluation, Path], dict[str, str]]:
             "reliability": plot_reliability(
                 {
                     f"{mode}, {factor:g} times the step": reliability(
-                        judged[mode].survival, cases, factor
+                        judged[mode].forecasts.survival, cases, factor
                     )
                     for mode, cases in evaluation.cases.items()
                     for factor in RELIABILITY_AT

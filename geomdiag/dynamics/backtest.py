@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 from geomdiag.dynamics.criterion import auroc
 from geomdiag.dynamics.forecaster import (
     FOLDS,
+    QUANTILES,
     Cases,
     Predict,
     calibrated,
     calibration_map,
     chance_at,
     fit_cases,
+    interval_shares,
     out_of_fold,
     spaced,
 )
@@ -28,6 +31,7 @@ __all__ = [
     "BASELINES",
     "SHARES",
     "Alarm",
+    "Forecasts",
     "Score",
     "alarms",
     "backtest",
@@ -71,14 +75,14 @@ GENERALISED_LOSS = 0.05
 GENERALISED_ACCURACY = 0.99
 
 
-def growth_quantile(survival: FloatArray, share: float) -> FloatArray:
+def growth_quantile(survival: FloatArray, share: float | FloatArray) -> FloatArray:
     """Return by which growth of the logarithm of the step it will have happened, with a chance.
 
     Parameters
     ----------
     survival : (n, k + 1) float array
         Chance that nothing has happened by each edge.
-    share : float
+    share : float or (n,) float array
         Chance, such as 0.5 for the median.
 
     Returns
@@ -88,8 +92,8 @@ def growth_quantile(survival: FloatArray, share: float) -> FloatArray:
     """
     edges = np.concatenate([[0.0], EDGES])
     logs = np.log(np.maximum(survival, 1e-12))
-    wanted = math.log(1 - share)
-    reached = logs <= wanted
+    wanted = np.broadcast_to(np.log(1 - np.asarray(share)), len(survival))
+    reached = logs <= wanted[:, None]
     right = np.where(reached.any(axis=1), reached.argmax(axis=1), 0)
     rows = np.arange(len(survival))
     left = np.maximum(right - 1, 0)
@@ -215,6 +219,33 @@ def hazard_on(names: Sequence[str]) -> Callable[[Cases], Predict]:
     return fit
 
 
+@dataclass(frozen=True, eq=False)
+class Forecasts:
+    """Forecasts of cases.
+
+    Attributes
+    ----------
+    survival : (n, k + 1) float array
+        Chance that nothing has happened by each edge.
+    shares : (n, 5) float array
+        For each of `geomdiag.dynamics.forecaster.QUANTILES`, the chance at which it is read off.
+    """
+
+    survival: FloatArray
+    shares: FloatArray
+
+    def of(self, rows: Any) -> Forecasts:
+        """Return the forecasts of some of the cases."""
+        return Forecasts(self.survival[rows], self.shares[rows])
+
+    def quantiles(self) -> dict[float, FloatArray]:
+        """Return, for each of `QUANTILES`, the growth at which it lies, (n,) each."""
+        return {
+            share: growth_quantile(self.survival, self.shares[:, i])
+            for i, share in enumerate(QUANTILES)
+        }
+
+
 def backtest(
     cases: Cases,
     fit: Callable[[Cases], Predict],
@@ -222,7 +253,7 @@ def backtest(
     *,
     inner: NDArray[np.str_] | None = None,
     folds: int | None = None,
-) -> FloatArray:
+) -> Forecasts:
     """Return forecasts of every case by models that were fitted and calibrated without its group.
 
     Parameters
@@ -240,25 +271,24 @@ def backtest(
 
     Returns
     -------
-    (n, k + 1) float array
+    Forecasts
     """
     inner = groups if inner is None else inner
     names = np.unique(groups)
 
-    def calibrating(train: Cases, own: NDArray[np.str_]) -> Predict:
+    survival = np.full((len(groups), len(EDGES) + 1), np.nan)
+    shares = np.full((len(groups), len(QUANTILES)), np.nan)
+    count = len(names) if folds is None else min(folds, len(names))
+    for fold in range(count):
+        out = np.isin(groups, names[fold::count])
+        train, own = cases.of(~out), inner[~out]
         kept = spaced(train)
         apart = train.of(kept)
         rest = out_of_fold(apart, own[kept], fit, folds=FOLDS)
         mapping = calibration_map(rest, apart)
-        predict = fit(train)
-        return lambda some: calibrated(predict(some), mapping)
-
-    result = np.full((len(groups), len(EDGES) + 1), np.nan)
-    count = len(names) if folds is None else min(folds, len(names))
-    for fold in range(count):
-        out = np.isin(groups, names[fold::count])
-        result[out] = calibrating(cases.of(~out), inner[~out])(cases.of(out))
-    return result
+        survival[out] = calibrated(fit(train)(cases.of(out)), mapping)
+        shares[out] = interval_shares(calibrated(rest, mapping), apart)
+    return Forecasts(survival, shares)
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,12 +322,12 @@ class Score:
     lead: float
 
 
-def score(survival: FloatArray, cases: Cases) -> Score:
+def score(forecasts: Forecasts, cases: Cases) -> Score:
     """Return how good forecasts were.
 
     Parameters
     ----------
-    survival : (n, k + 1) float array
+    forecasts : Forecasts
         Forecasts.
     cases : Cases
         What became of them.
@@ -307,11 +337,11 @@ def score(survival: FloatArray, cases: Cases) -> Score:
     Score
     """
     use = ~np.isnan(cases.growth)
-    survival, cases = survival[use], cases.of(use)
-    quantiles = {q: growth_quantile(survival, q) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
+    forecasts, cases = forecasts.of(use), cases.of(use)
+    quantiles = forecasts.quantiles()
     inside_50 = (quantiles[0.25] <= cases.growth) & (cases.growth <= quantiles[0.75])
     inside_90 = (quantiles[0.05] <= cases.growth) & (cases.growth <= quantiles[0.95])
-    ranked = crps(survival, cases.growth)
+    ranked = crps(forecasts.survival, cases.growth)
     # (median − onset) / onset, both in steps
     error = np.abs(np.exp(quantiles[0.5] - cases.growth) - 1)
     runs = np.unique(cases.run)

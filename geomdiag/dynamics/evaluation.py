@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from geomdiag.dynamics.backtest import (
     BASELINES,
     Alarm,
+    Forecasts,
     Score,
     alarms,
     backtest,
@@ -73,8 +74,8 @@ class Judged:
     asked : dict of float to (float, int, int)
         Share of the budget → AUROC of the forecast chance at that moment, runs that went on to
         generalise, runs that did not; runs that had generalised by then do not count.
-    survival : (n, k + 1) float array
-        The forecasts.
+    forecasts : Forecasts
+        What was judged.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Judged:
     alarms: list[Alarm]
     lowest: float
     asked: dict[float, tuple[float, int, int]]
-    survival: FloatArray
+    forecasts: Forecasts
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +156,9 @@ def evaluate(
     delayed = onset >= DELAYED * memorised
     by_tasks: dict[str, Judged] = {}
     by_configurations: dict[str, Judged] = {}
-    for (name, own, _, groups), survival in zip(jobs, _forecasts(jobs, workers), strict=True):
+    for (name, own, _, groups), found in zip(jobs, _forecasts(jobs, workers), strict=True):
         tell(f"{name}, {groups}s left out")
-        judged = _judged(name, survival, own, getattr(own, groups), delayed)
+        judged = _judged(name, found, own, getattr(own, groups), delayed)
         (by_tasks if groups == "task" else by_configurations)[name] = judged
     return Evaluation(
         cases=cases,
@@ -165,7 +166,7 @@ def evaluate(
         configurations=by_configurations,
         by_task={
             mode: {
-                str(task): score(by_tasks[mode].survival[rows], own.of(rows))
+                str(task): score(by_tasks[mode].forecasts.of(rows), own.of(rows))
                 for task in tasks
                 if not np.isnan(own.growth[rows := own.task == task]).all()
             }
@@ -181,7 +182,7 @@ def evaluate(
 _Job = tuple[str, Cases, tuple[str, ...], str]
 
 
-def _forecasts(jobs: Sequence[_Job], workers: int) -> Iterator[FloatArray]:
+def _forecasts(jobs: Sequence[_Job], workers: int) -> Iterator[Forecasts]:
     if workers == 1:
         yield from map(_forecast, jobs)
         return
@@ -190,7 +191,7 @@ def _forecasts(jobs: Sequence[_Job], workers: int) -> Iterator[FloatArray]:
         yield from pool.map(_forecast, jobs)
 
 
-def _forecast(job: _Job) -> FloatArray:
+def _forecast(job: _Job) -> Forecasts:
     from threadpoolctl import threadpool_limits
 
     name, cases, features, groups = job
@@ -202,21 +203,22 @@ def _forecast(job: _Job) -> FloatArray:
 
 def _judged(
     name: str,
-    survival: FloatArray,
+    forecasts: Forecasts,
     cases: Cases,
     groups: NDArray[np.str_],
     delayed: NDArray[np.bool_],
 ) -> Judged:
+    survival = forecasts.survival
     found, lowest, _ = alarms(survival, cases, groups)
     late = delayed[cases.run]
     return Judged(
         name=name,
-        score=score(survival, cases),
-        delayed=score(survival[late], cases.of(late)),
+        score=score(forecasts, cases),
+        delayed=score(forecasts.of(late), cases.of(late)),
         alarms=found,
         lowest=lowest,
         asked={share: _asked(survival, cases, share) for share in ASKED_AT},
-        survival=survival,
+        forecasts=forecasts,
     )
 
 

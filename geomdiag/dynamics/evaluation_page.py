@@ -159,7 +159,8 @@ def page(
         "corpus' onsets beyond the present step, and the same survival model on elapsed steps "
         "alone, on spectral measures of the embedding alone, and on the step at which a straight "
         "line through held-out loss or accuracy (over the logarithm of the step) arrives. Their "
-        "spread is calibrated in the same way, so that they are as strong as their signal allows.",
+        "chances and intervals are calibrated in the same way, so that they are as strong as their "
+        "signal allows.",
         scores_table({name: one.score for name, one in evaluation.tasks.items()}),
         _picture(pictures, "error", "Relative error on the way to the onset."),
         "### Runs with a delay to forecast",
@@ -207,7 +208,7 @@ def _reliability(evaluation: Evaluation) -> str:
     for mode in _MODES:
         for factor in RELIABILITY_AT:
             points = reliability(
-                evaluation.tasks[mode].survival, evaluation.cases[mode], factor, bins=5
+                evaluation.tasks[mode].forecasts.survival, evaluation.cases[mode], factor, bins=5
             )
             by_bin = {min(int(chance * 5), 4): (chance, share, n) for chance, share, n in points}
             cells = [

@@ -21,7 +21,7 @@ from geomdiag.dynamics.corpus import signals_of
 from geomdiag.dynamics.crossings import REACHED
 from geomdiag.dynamics.curves import accuracy
 from geomdiag.dynamics.features import features
-from geomdiag.dynamics.forecaster import FIRST, MODES, Forecaster, chance_at
+from geomdiag.dynamics.forecaster import FIRST, MODES, QUANTILES, Forecaster, chance_at
 from geomdiag.dynamics.hazard import EDGES
 from geomdiag.errors import GeomdiagError
 
@@ -38,8 +38,6 @@ FloatArray = NDArray[np.float64]
 
 #: Horizons, as factors on the present step.
 HORIZONS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
-#: Chances by which the onset is told: the median and the ends of the 50 % and 90 % intervals.
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def save_forecaster(
@@ -161,7 +159,7 @@ def forecast_run(
             survival[done, 1:] = 0.0
         for j, factor in enumerate(HORIZONS):
             chance[i, late, j] = chance_at(survival, np.full(len(now), math.log(factor)))
-        for j, share in enumerate(QUANTILES):
+        for j, share in enumerate(model.shares):
             onset[i, late, j] = now * np.exp(growth_quantile(survival, share))
             if mode == "losses":
                 onset[i, np.flatnonzero(late)[done], j] = now[done]
@@ -186,7 +184,8 @@ def forecast_run(
                 {
                     "long_name": "forecast step from which held-out accuracy stays at 0.99",
                     "units": "step",
-                    "definition": "quantiles of the forecast; infinite where the chance is not "
+                    "definition": "median and ends of the 50 % and 90 % intervals, which hold as "
+                    "many onsets of left-out tasks; infinite where not "
                     f"reached within {math.exp(EDGES[-1]):.1f} times this step",
                 },
             ),

@@ -16,6 +16,7 @@ from geomdiag.dynamics.hazard import EDGES, Hazard, fit_hazard
 
 __all__ = [
     "MODES",
+    "QUANTILES",
     "Cases",
     "Forecaster",
     "calibrated",
@@ -24,6 +25,7 @@ __all__ = [
     "chance_at",
     "fit_cases",
     "fit_forecaster",
+    "interval_shares",
     "out_of_fold",
     "spaced",
 ]
@@ -37,6 +39,9 @@ FIRST = 10
 THIN = 1.3
 #: Groups of tasks that are left out in turn to calibrate.
 FOLDS = 3
+
+#: Chances by which the onset is told: the median and the ends of the 50 % and 90 % intervals.
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 #: Mode → the signals it may look at.
 MODES: Mapping[str, Any] = {"geometry": GEOMETRY, "losses": {**GEOMETRY, **LOSSES}}
@@ -261,6 +266,39 @@ def calibration_map(survival: FloatArray, cases: Cases, *, nodes: int = 41) -> F
     return np.stack([grid, curve])
 
 
+def interval_shares(survival: FloatArray, cases: Cases) -> FloatArray:
+    """Return which chances are the ends of intervals that hold as many onsets as they should.
+
+    Chances may be right on the whole while intervals miss too many onsets: the runs that
+    generalise are not any runs. As in conformal prediction (Papadopoulos et al. 2002,
+    doi:10.1007/3-540-36755-1_29), the ends are where that share of the onsets of runs that the
+    models had not seen lies inside.
+
+    Parameters
+    ----------
+    survival : (n, k + 1) float array
+        Calibrated forecasts by models that did not know the case's task.
+    cases : Cases
+        What became of them.
+
+    Returns
+    -------
+    (5,) float array
+        For each of `QUANTILES`, the chance at which it is read off.
+    """
+    happened = ~np.isnan(cases.growth) & (cases.growth <= EDGES[-1])
+    own = cases.of(happened)
+    apart = np.abs(2 * chance_at(survival[happened], own.growth) - 1)
+    order = np.argsort(apart, kind="stable")
+    weight = np.cumsum(own.weights()[order])
+    ends = {}
+    for inside in (0.5, 0.9):
+        place = int(np.searchsorted(weight, inside * weight[-1]))
+        ends[inside] = float(np.clip(apart[order][min(place, len(order) - 1)], 0.05, 0.999))
+    low, high = ends[0.5], max(ends[0.9], ends[0.5])
+    return np.array([(1 - high) / 2, (1 - low) / 2, 0.5, (1 + low) / 2, (1 + high) / 2])
+
+
 @dataclass(frozen=True, eq=False)
 class Forecaster:
     """A hazard with its calibration.
@@ -273,11 +311,14 @@ class Forecaster:
         Model.
     calibration : (2, m) float array
         See `calibration_map`.
+    shares : (5,) float array
+        See `interval_shares`.
     """
 
     mode: str
     hazard: Hazard
     calibration: FloatArray
+    shares: FloatArray
 
     def survival(self, columns: FloatArray) -> FloatArray:
         """Return the calibrated chance that nothing has happened by each edge.
@@ -299,6 +340,7 @@ class Forecaster:
             "mode": self.mode,
             "hazard": self.hazard.to_dict(),
             "calibration": [[float(f"{x:.6g}") for x in row] for row in self.calibration],
+            "shares": [float(f"{x:.6g}") for x in self.shares],
         }
 
     @classmethod
@@ -308,6 +350,7 @@ class Forecaster:
             values["mode"],
             Hazard.from_dict(values["hazard"]),
             np.asarray(values["calibration"], dtype=np.float64),
+            np.asarray(values["shares"], dtype=np.float64),
         )
 
 
@@ -333,7 +376,9 @@ def fit_forecaster(cases: Cases, mode: str) -> Forecaster:
     """
     apart = cases.of(spaced(cases))
     folds = out_of_fold(apart, apart.task, _fit)
-    return Forecaster(mode, fit_cases(cases), calibration_map(folds, apart))
+    mapping = calibration_map(folds, apart)
+    shares = interval_shares(calibrated(folds, mapping), apart)
+    return Forecaster(mode, fit_cases(cases), mapping, shares)
 
 
 def _fit(cases: Cases) -> Predict:

@@ -8,6 +8,7 @@ from helpers.synthetic_corpus import a_corpus
 
 from geomdiag.dynamics.backtest import (
     BASELINES,
+    Forecasts,
     alarms,
     backtest,
     extrapolated,
@@ -17,11 +18,13 @@ from geomdiag.dynamics.backtest import (
     score,
 )
 from geomdiag.dynamics.forecaster import (
+    QUANTILES,
     Cases,
     calibrated,
     calibration_map,
     cases_of,
     fit_forecaster,
+    interval_shares,
 )
 from geomdiag.dynamics.hazard import EDGES
 
@@ -55,8 +58,8 @@ def simulated(seed: int, runs: int = 60, tasks: int = 6, noise: float = 0.2) -> 
 
 def test_forecasts_of_simulated_runs_are_calibrated() -> None:
     cases = simulated(0, runs=150)
-    survival = backtest(cases, hazard_on(cases.names), cases.task)
-    found = score(survival, cases)
+    made = backtest(cases, hazard_on(cases.names), cases.task)
+    found, survival = score(made, cases), made.survival
     assert found.runs == 100
     assert 0.8 < found.coverage_90 <= 1.0
     assert 0.3 < found.coverage_50 < 0.75
@@ -76,8 +79,9 @@ def test_a_left_out_task_does_not_take_part() -> None:
     other.growth[own] = other.growth[own][::-1]
     one = backtest(cases, hazard_on(cases.names), cases.task)
     two = backtest(other, hazard_on(cases.names), cases.task)
-    np.testing.assert_array_equal(one[own], two[own])
-    assert not np.array_equal(one[~own], two[~own])
+    np.testing.assert_array_equal(one.survival[own], two.survival[own])
+    np.testing.assert_array_equal(one.shares[own], two.shares[own])
+    assert not np.array_equal(one.survival[~own], two.survival[~own])
 
 
 def test_scores_by_hand() -> None:
@@ -98,7 +102,7 @@ def test_scores_by_hand() -> None:
     )
     # the stretch that holds log 2 is (0.6, 0.8]: the median lies where its survival is one half
     median = np.exp(0.6 + 0.2 * np.log(2) / -np.log(1e-12))
-    found = score(sure, cases)
+    found = score(Forecasts(sure, np.tile(QUANTILES, (3, 1))), cases)
     errors = np.abs(step * median / 400 - 1)
     assert found.runs == 1
     assert found.error == pytest.approx(
@@ -166,6 +170,27 @@ def test_the_calibration_map_undoes_a_distortion() -> None:
     np.testing.assert_allclose(mapping[1][5:36], np.sqrt(mapping[0][5:36]), atol=0.06)
     again = calibration_map(calibrated(survival, mapping), cases)
     np.testing.assert_allclose(again[1], again[0], atol=0.06)
+
+
+def test_intervals_hold_as_many_onsets_as_they_should() -> None:
+    """Forecasts that are too sure of themselves by a known amount."""
+    rng = np.random.default_rng(6)
+    n = 6000
+    middle = rng.uniform(0.5, 1.5, size=n)
+    growth = middle + 0.4 * (2 * rng.random(n) - 1)
+    # piecewise linear in the logarithm: nearly uniform over a fifth of the true width
+    edges = np.concatenate([[0.0], EDGES])
+    survival = np.clip(0.5 - (edges - middle[:, None]) / 0.4, 1e-6, 1)
+    task = np.array([f"t{i % 5}" for i in range(n)])
+    cases = Cases(
+        ("x",), np.zeros((n, 1)), np.arange(n), np.ones(n), growth, np.full(n, 9.0), task, task
+    )
+    shares = interval_shares(survival, cases)
+    quantiles = Forecasts(survival, np.tile(shares, (n, 1))).quantiles()
+    inside = (quantiles[0.25] <= growth) & (growth <= quantiles[0.75])
+    assert inside.mean() == pytest.approx(0.5, abs=0.08)
+    assert shares[1] < 0.25
+    assert (np.diff(shares) >= 0).all()
 
 
 def test_extrapolation_of_a_straight_line() -> None:
