@@ -6,6 +6,7 @@ derive from `GeomdiagError`, so a caller can tell a diagnosed problem from a bug
 
 __all__ = [
     "ArchitectureError",
+    "BaselineError",
     "CheckpointError",
     "GeomdiagError",
     "MissingPartError",
@@ -56,3 +57,7 @@ class StoreError(GeomdiagError, OSError):
 
 class RecipeError(GeomdiagError, ValueError):
     """A training recipe is wrong."""
+
+
+class BaselineError(GeomdiagError, ValueError):
+    """A baseline of geometry is wrong, or does not belong to the result held against it."""
