@@ -446,7 +446,8 @@ def _verdict(
                 {
                     "long_name": "level of the violation that separates solved from unsolved runs",
                     "units": "nat",
-                    "definition": f"best balanced accuracy on {signal} at the end of runs",
+                    "definition": "best balanced accuracy of 'below means solved' at the end of "
+                    "runs; the attribute signal says of which violation",
                     "signal": signal,
                 },
             ),
@@ -456,8 +457,8 @@ def _verdict(
                 {
                     "long_name": "step from which the violation stays below the threshold",
                     "units": "step",
-                    "definition": f"first step from which {signal} stays below `threshold`; NaN "
-                    "if it does not end below",
+                    "definition": "first step from which the violation that `threshold` is of "
+                    "stays below it; NaN if it does not end below",
                 },
             ),
             "threshold_verdict": _words(state),
