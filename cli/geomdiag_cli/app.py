@@ -9,12 +9,16 @@ import typer
 
 from geomdiag_cli import (
     analyze,
+    baseline,
     calibrate,
+    check,
+    compare,
     evaluate,
     forecast,
     formats,
     inspect,
     plot,
+    report,
     stages,
     tasks,
     train,
@@ -24,8 +28,8 @@ from geomdiag_cli.console import ReportingGroup, plain_warnings
 __all__ = ["app", "main"]
 
 EPILOG = (
-    "Exit codes: 0 done; 2 bad arguments or unusable input; 3 done, but some checkpoint failed; "
-    "130 interrupted."
+    "Exit codes: 0 done; 1 check found a regression; 2 bad arguments or unusable input; 3 done, but "
+    "some checkpoint failed; 130 interrupted."
 )
 
 # Plain help: it reads the same on a terminal, in a pipe and in a log.
@@ -65,7 +69,11 @@ for _name, _command, _short in (
     ("forecast", forecast.command, "Say when each run of a result will generalise."),
     ("calibrate", calibrate.command, "Set symmetry thresholds from solved and unsolved runs."),
     ("evaluate", evaluate.command, "Judge forecasts on runs they did not see."),
+    ("baseline", baseline.command, "Write the geometry that later results are held against."),
+    ("check", check.command, "Hold a result against a baseline."),
+    ("compare", compare.command, "Show two results side by side."),
     ("plot", plot.command, "Draw a figure of a result."),
+    ("report", report.command, "Write a result as one HTML page."),
     ("train", train.command, "Make checkpoints from a recipe."),
     ("tasks", tasks.command, "List the tasks."),
     ("formats", formats.command, "List the checkpoint formats."),
