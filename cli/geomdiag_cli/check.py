@@ -62,7 +62,7 @@ def command(
     from geomdiag.gate.baseline import load_baseline
     from geomdiag.gate.files import write_text
     from geomdiag.gate.measured import measure
-    from geomdiag.gate.reports import to_dict, to_junit, to_markdown
+    from geomdiag.gate.reports import headline, to_dict, to_junit, to_markdown
     from geomdiag.gate.verdict import check
     from geomdiag.store import load
 
@@ -77,43 +77,36 @@ def command(
     if json:
         print_json(to_dict(verdict))
     elif not quiet:
-        print_verdict(stdout(), verdict)
+        console = stdout()
+        print_verdict(console, verdict)
+        console.print(headline(verdict), soft_wrap=True)
     if not verdict.passed:
         raise typer.Exit(REGRESSED)
 
 
 def print_verdict(console: Console, verdict: Verdict, *, first: str = "baseline") -> None:
-    """Print the rows of a verdict as one table a setting; `first` is what they are held against."""
+    """Print the rows of a verdict, and why; `first` is what they are held against."""
     from rich.table import Table
 
-    from geomdiag.gate.reports import headline, number
+    from geomdiag.gate.reports import number
 
     settings = list(dict.fromkeys(row.setting for row in verdict.rows))
     for setting in settings:
         if len(settings) > 1:
             console.print(clean(setting), style="bold", soft_wrap=True)
+        rows = [row for row in verdict.rows if row.setting == setting]
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         table.add_column("metric", overflow="fold")
-        for heading in ("verdict", first, "now", "in spreads", "p"):
-            table.add_column(
-                heading,
-                justify="left" if heading == "verdict" else "right",
-                no_wrap=heading != "in spreads",
-            )
-        table.add_column("why", overflow="fold")
-        for row in verdict.rows:
-            if row.setting != setting:
-                continue
-            numbers = (row.baseline, row.value, row.spreads)
-            table.add_row(
-                clean(row.metric),
-                row.verdict,
-                *map(number, numbers),
-                f"{row.adjusted:.2g}" if row.adjusted == row.adjusted else "–",
-                clean(row.words),
-                style=_STYLES.get(row.verdict),
-            )
+        table.add_column("verdict", no_wrap=True)
+        for heading in (first, "now", "spreads"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in rows:
+            numbers = map(number, (row.baseline, row.value, row.spreads))
+            style = _STYLES.get(row.verdict)
+            table.add_row(clean(row.metric), row.verdict, *numbers, style=style)
         console.print(table)
+        for row in rows:
+            if row.verdict != "same":
+                print_note(console, row.metric, row.words, indent=0)
     for notice in verdict.notices:
         print_note(console, "notice", notice, indent=0)
-    console.print(headline(verdict), soft_wrap=True)

@@ -25,7 +25,7 @@ def command(
     written, and the exit code does not tell the outcome.
     """
     from geomdiag.gate.measured import measure
-    from geomdiag.gate.reports import to_dict
+    from geomdiag.gate.reports import counts, to_dict
     from geomdiag.gate.verdict import compare
     from geomdiag.store import load
 
@@ -33,4 +33,6 @@ def command(
     if json:
         print_json(to_dict(verdict))
         return
-    print_verdict(stdout(), verdict, first="A")
+    console = stdout()
+    print_verdict(console, verdict, first="A")
+    console.print(f"B against A: {counts(verdict)}")

@@ -9,13 +9,16 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geomdiag._version import version
 from geomdiag.errors import BaselineError
 from geomdiag.gate.files import write_text
-from geomdiag.gate.measured import Measured, choose
+from geomdiag.gate.patterns import choose
 from geomdiag.gate.policies import CHOSEN, SCALES, WORSE, Policy, policy_of
+
+if TYPE_CHECKING:
+    from geomdiag.gate.measured import Measured
 
 __all__ = [
     "CORRECTIONS",

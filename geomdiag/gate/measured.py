@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from geomdiag.dynamics.corpus import signals_of
 from geomdiag.dynamics.curves import ordered
 from geomdiag.errors import BaselineError
 
-__all__ = ["Measured", "choose", "measure"]
+__all__ = ["Measured", "measure"]
 
 #: Name of the setting where runs have none, and where numbers come without a run.
 UNNAMED = "result"
@@ -97,31 +97,6 @@ def measure(
             "gives it"
         )
     return [_setting(name, runs) for name, runs in groups.items()]
-
-
-def choose(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """Return the names that one of the patterns matches, in the order of the patterns.
-
-    Parameters
-    ----------
-    names : iterable of str
-    patterns : sequence of str
-        Names in which ``*`` stands for anything; ``a|b``: what matches b only where nothing
-        matches a.
-
-    Returns
-    -------
-    list of str
-    """
-    known = list(names)
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        for alternative in pattern.split("|"):
-            words = re.compile(".*".join(map(re.escape, alternative.split("*"))))
-            if own := [name for name in known if words.fullmatch(name)]:
-                found |= dict.fromkeys(own)
-                break
-    return list(found)
 
 
 def _name_of(run: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from geomdiag.gate.measured import choose
+from geomdiag.gate.patterns import choose
 
 __all__ = ["CHOSEN", "SCALES", "WORSE", "Policy", "policy_of"]
 

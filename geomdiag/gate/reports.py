@@ -9,12 +9,27 @@ from xml.etree import ElementTree
 
 from geomdiag.gate.verdict import FAILING, VERDICTS, Row, Verdict
 
-__all__ = ["headline", "number", "to_dict", "to_junit", "to_markdown"]
+__all__ = ["counts", "headline", "number", "to_dict", "to_junit", "to_markdown"]
 
 
 def number(value: float) -> str:
     """Return a number in four digits, a dash where there is none."""
     return f"{value:.4g}" if math.isfinite(value) else "–"
+
+
+def counts(verdict: Verdict) -> str:
+    """Return how many metrics have which verdict, in words.
+
+    Parameters
+    ----------
+    verdict : Verdict
+
+    Returns
+    -------
+    str
+    """
+    found = Counter(row.verdict for row in verdict.rows)
+    return ", ".join(f"{found[name]} {name}" for name in VERDICTS if found[name])
 
 
 def headline(verdict: Verdict) -> str:
@@ -28,9 +43,7 @@ def headline(verdict: Verdict) -> str:
     -------
     str
     """
-    counts = Counter(row.verdict for row in verdict.rows)
-    told = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
-    return f"geometry {'passed' if verdict.passed else 'FAILED'}: {told}"
+    return f"geometry {'passed' if verdict.passed else 'FAILED'}: {counts(verdict)}"
 
 
 def to_dict(verdict: Verdict) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from scipy.special import stdtr, stdtrit
 
 from geomdiag.errors import BaselineError
 from geomdiag.gate.baseline import CORRECTIONS, Baseline, Metric, make_baseline
-from geomdiag.gate.measured import Measured, choose
+from geomdiag.gate.measured import Measured
+from geomdiag.gate.patterns import choose
 from geomdiag.gate.policies import Policy
 
 __all__ = ["FAILING", "SEEDS", "VERDICTS", "Row", "Verdict", "adjust", "check", "compare"]
@@ -261,7 +262,7 @@ def _judge(setting: str, name: str, entry: Metric, measured: Measured) -> _Judge
     new = given[np.isfinite(given)]
     on_scale = _scaled(old, policy)
     moved = _scaled(new, policy)
-    centre = _plain(float(on_scale.mean()), policy)
+    centre = _centre(old, on_scale, policy)
     row = Row(setting, name, "same", centre, seeds=len(old), runs=len(new), worse=policy.worse)
     if len(new) < len(given) or not len(given):
         why = measured.why(name)
@@ -278,7 +279,7 @@ def _judge(setting: str, name: str, entry: Metric, measured: Measured) -> _Judge
     if not np.isfinite(moved).all():
         words = f"{new[~np.isfinite(moved)][0]:.4g} has no place on the scale {policy.scale}"
         return _Judged(replace(row, verdict="missing", words=words, excess=math.inf))
-    value = _plain(float(moved.mean()), policy)
+    value = _centre(new, moved, policy)
     step = float(moved.mean() - on_scale.mean())
     spread = float(on_scale.std(ddof=1)) if len(old) > 1 else math.nan
     if spread <= 1e-9 * max(1.0, float(np.abs(on_scale).max())):  # equal but for rounding
@@ -288,6 +289,8 @@ def _judge(setting: str, name: str, entry: Metric, measured: Measured) -> _Judge
         width = float(np.ptp(_scaled(ends, policy)))
         spread = max(spread, width / math.sqrt(12) if math.isfinite(width) else 0.0)
     change = value - centre
+    if abs(change) <= _ROUNDING * abs(centre):
+        step = change = 0.0
     row = replace(
         row, value=value, change=change, spreads=step / spread if spread > 0 else math.nan
     )
@@ -309,11 +312,11 @@ def _judge(setting: str, name: str, entry: Metric, measured: Measured) -> _Judge
 
 def _excess(change: float, step: float, centre: float, spread: float, policy: Policy) -> float:
     """Return a change over the largest tolerance of it."""
-    slack = _ROUNDING * abs(centre)
-    if abs(change) <= slack:
+    if change == 0:
         return 0.0
     tolerance = max(policy.absolute, policy.relative * abs(centre))
-    shares = [abs(change) / (tolerance + slack) if tolerance + slack > 0 else math.inf]
+    allowed = tolerance + _ROUNDING * abs(centre)
+    shares = [abs(change) / allowed if tolerance > 0 else math.inf]
     if policy.spread and spread > 0:
         shares.append(abs(step) / (policy.spread * spread * (1 + _ROUNDING)))
     return min(shares)
@@ -388,6 +391,11 @@ def _scaled(values: NDArray[np.float64], policy: Policy) -> NDArray[np.float64]:
         if policy.scale == "log":
             return low
         return np.asarray(low - np.log(1 - values + policy.absolute))
+
+
+def _centre(values: NDArray[np.float64], scaled: NDArray[np.float64], policy: Policy) -> float:
+    """Return the mean on the scale, in units of the metric; exact where all values are one."""
+    return float(values[0]) if np.ptp(values) == 0 else _plain(float(scaled.mean()), policy)
 
 
 def _plain(value: float, policy: Policy) -> float:
