@@ -176,7 +176,8 @@ def baseline_text(baseline: Baseline) -> str:
         f"correction = {_text(baseline.correction)}",
     ]
     for name, setting in baseline.settings.items():
-        lines += ["", f"[settings.{_text(name)}]"]
+        if setting.task or setting.runs:
+            lines += ["", f"[settings.{_text(name)}]"]
         if setting.task:
             lines.append(f"task = {_text(setting.task)}")
         if setting.runs:
