@@ -187,7 +187,7 @@ def spectra(dataset: xr.Dataset) -> dict[str, Any] | None:
     dict or None
         ``blocks`` (labels, in the basis's order), ``left_out`` (number of blocks that never are
         among the `MOST_BLOCKS` strongest), ``key`` (whether each stands out, at the last step
-        where this is known), ``power`` (a list a step, None where the checkpoint has none; six
+        where this is known), ``power`` (a list a step, None where the checkpoint has none; five
         significant digits). None without a spectrum.
     """
     if "power" not in dataset:
@@ -213,7 +213,7 @@ def spectra(dataset: xr.Dataset) -> dict[str, Any] | None:
         "left_out": len(labels) - len(kept),
         "key": [bool(key[i]) for i in kept],
         "power": [
-            [plain(float(f"{row[i]:.6g}")) for i in kept] if np.isfinite(row).any() else None
+            [plain(float(f"{row[i]:.5g}")) for i in kept] if np.isfinite(row).any() else None
             for row in values
         ],
     }

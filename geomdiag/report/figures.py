@@ -61,7 +61,7 @@ def figures_of_run(dataset: xr.Dataset, *, prefix: str, few: bool = False) -> li
                 plot_forecast,
             ),
         ]
-    return [_drawn(draw, dataset, f"{prefix}-{name}", words) for name, words, draw in wanted]
+    return [_drawn(draw, dataset, f"{prefix}{name[0]}", words) for name, words, draw in wanted]
 
 
 def figures_of_runs(tree: xr.DataTree) -> list[str]:
@@ -77,8 +77,12 @@ def figures_of_runs(tree: xr.DataTree) -> list[str]:
     list of str
         HTML.
     """
+    import xarray as xr
+
     from geomdiag.plots import plot_generalisation
 
+    # in one order, however the tree was put together
+    tree = xr.DataTree.from_dict({f"/{name}": tree[name].to_dataset() for name in sorted(tree)})
     tasks: dict[str, int] = {}
     for node in tree.children.values():
         if "step" in node.dims:
@@ -89,7 +93,7 @@ def figures_of_runs(tree: xr.DataTree) -> list[str]:
         if count > 1:
             words = f"Violation that each of {count} runs of {task} ends with, against accuracy."
             draw = _of_task(plot_generalisation, task)
-            found.append(_drawn(draw, tree, f"task{place}", words))
+            found.append(_drawn(draw, tree, f"t{place}g", words))
     return found
 
 
@@ -120,23 +124,39 @@ def _drawn(draw: Callable[..., Any], of: Any, prefix: str, words: str) -> str:
 
 
 def _inline(svg: str, prefix: str, words: str) -> str:
-    """Return a drawing of matplotlib as an element of a page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    # a tenth of a point is finer than a screen shows, inside an attribute; images are left alone
+    """Return a drawing of matplotlib as an element of a page, a third as long."""
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<(metadata|style).*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r">\s+<", "><", svg)
+    svg = re.sub(r' xmlns:xlink="[^"]*"', "", svg).replace("xlink:href=", "href=")
+    svg = re.sub(r"('DejaVu Sans'), [^;\"]*sans-serif", r"\1,Verdana,sans-serif", svg)
+    svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", svg)
+    # a tenth of a point is finer than a screen shows
     svg = re.sub(
         r'(?<= d=")[^"]*|(?<= [xy]=")[^"]*|(?<= transform=")[^"]*',
         lambda found: re.sub(r"-?\d+\.\d+", _shorter, found[0]),
         svg,
     )
-    svg = re.sub(r'id="', f'id="{prefix}-', svg)
-    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
-    svg = re.sub(r">\s+<", "><", svg)
-    return re.sub(
-        r"^<svg ", f'<svg role="img" aria-label="{escape(words)}" class="figure" ', svg.strip()
+    svg = re.sub(r"<g>((?:<use [^>]*/>)+)</g>", _markers, svg)
+    svg = re.sub(r"(<g [^>]*)>((?:<use [^>]*/>)+)</g>", _markers, svg)
+    # names that are used, short and unlike those of any other drawing on the page; no others
+    used = dict.fromkeys(re.findall(r'(?:href="|url\()#([^")]+)', svg))
+    short = {name: f"{prefix}{place}" for place, name in enumerate(used)}
+    svg = re.sub(
+        r' id="([^"]+)"', lambda found: f' id="{short[found[1]]}"' if found[1] in used else "", svg
     )
+    svg = re.sub(r'(href="|url\()#([^")]+)', lambda found: f"{found[1]}#{short[found[2]]}", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(words)}" class="figure" ', 1)
+
+
+def _markers(found: re.Match[str]) -> str:
+    """Say once what all markers of a group look like."""
+    opening, uses = (found[1], found[2]) if found.re.groups == 2 else ("<g", found[1])
+    styles = set(re.findall(r' style="([^"]*)"', uses))
+    if len(styles) != 1 or uses.count(" style=") != uses.count("<use ") or " style=" in opening:
+        return found[0]
+    return f'{opening} style="{styles.pop()}">' + re.sub(r' style="[^"]*"', "", uses) + "</g>"
 
 
 def _shorter(found: re.Match[str]) -> str:
-    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+    return f"{float(found[0]):.1f}".removesuffix(".0")

@@ -29,7 +29,7 @@
     if (typeof value === "string") return value;
     if (Number.isInteger(value) && Math.abs(value) < 1e7) return String(value);
     const size = Math.abs(value);
-    if (size < 1e-3 || size >= 1e7) return value.toExponential(2);
+    if (size < 1e-3 || size >= 1e7) return value.toExponential(3);
     return String(Number(value.toPrecision(4)));
   }
   const percent = (value) => `${Math.round(1000 * value) / 10} %`;
@@ -192,15 +192,11 @@
       draw(dot, "title", {}, `token ${token}`);
       return dot;
     });
-    return (i) => {
+    const held = tokens.points.flatMap((points, i) => (points ? [i] : []));
+    return (wanted) => {
+      // not every step is held where there are many runs
+      const i = held.reduce((best, j) => (Math.abs(j - wanted) < Math.abs(best - wanted) ? j : best));
       const at = tokens.points[i];
-      for (const dot of dots) dot.toggleAttribute("hidden", !at);
-      for (const [line] of lines) line.toggleAttribute("hidden", !at);
-      if (!at) {
-        note.textContent = "No embedding at this step.";
-        svg.setAttribute("aria-label", note.textContent);
-        return;
-      }
       const x = (token) => 210 + 0.19 * at[2 * token], y = (token) => 210 - 0.19 * at[2 * token + 1];
       dots.forEach((dot, token) => {
         dot.setAttribute("cx", x(token));
@@ -210,9 +206,10 @@
         line.setAttribute("x1", x(a)); line.setAttribute("y1", y(a));
         line.setAttribute("x2", x(b)); line.setAttribute("y2", y(b));
       }
-      note.textContent = `Plane of the first two principal components: ${percent(tokens.shares[i])} of ` +
+      const other = i === wanted ? "" : `The nearest that is held: ${run.unit} ${run.steps[i]}. `;
+      note.textContent = `${other}Plane of the first two principal components: ${percent(tokens.shares[i])} of ` +
         `the variance; half width ${show(tokens.scale[i])}. Colour: ${tokens.colour_label}.`;
-      svg.setAttribute("aria-label", `Tokens in a plane that holds ${percent(tokens.shares[i])} of the variance`);
+      svg.setAttribute("aria-label", `${other}Tokens in a plane that holds ${percent(tokens.shares[i])} of the variance`);
     };
   }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -31,6 +32,8 @@ __all__ = ["render", "report"]
 
 #: Runs up to which every run's verdict is open from the start.
 OPEN = 3
+#: Steps of all runs together that the embedding is held at, for the page's size.
+PICTURES = 300
 _NO_CHECKPOINTS = (
     "A result holds no embeddings. To see the tokens move, make the report with the checkpoints: "
     "geomdiag report RESULT --checkpoints RUNS --task TASK."
@@ -141,9 +144,10 @@ def render(
         raise GeomdiagError("the result holds no run; there is nothing to report")
     if runs is not None and task is None:
         raise GeomdiagError("found checkpoints without a task; say what they were trained for")
+    most = max(2, PICTURES // len(tree.children))
     told = [
-        _gather(place, summary, tree[summary["node"]].to_dataset(), runs, task, model)
-        for place, summary in enumerate(summarise(tree))
+        _gather(place, summary, tree[summary["node"]].to_dataset(), runs, task, model, most)
+        for place, summary in enumerate(sorted(summarise(tree), key=_natural))
     ]
     if runs is not None and not any("checkpoints" not in one.tokens for one in told):
         raise GeomdiagError(
@@ -173,12 +177,13 @@ def _gather(
     runs: Mapping[str, Series] | None,
     task: str | Task | None,
     model: str | None,
+    most: int,
 ) -> _Run:
     steps = steps_of(dataset)
     series = match(runs, str(summary["run"]), str(summary["node"]))
     if series is not None and task is not None:
         digests = dataset["digest"].values.astype(str).tolist() if "digest" in dataset else None
-        tokens = token_paths(series, steps, task, model=model, digests=digests)
+        tokens = token_paths(series, steps, task, model=model, digests=digests, most=most)
     elif runs is not None:
         tokens = {"reason": "No checkpoints of this run were given.", "checkpoints": False}
     else:
@@ -195,6 +200,12 @@ def _gather(
         courses(dataset) if steps else [],
         tokens,
     )
+
+
+def _natural(summary: Mapping[str, Any]) -> list[Any]:
+    """Return what sorts seed=2 before seed=10."""
+    parts = re.split(r"(\d+)", str(summary["run"]))
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def _few(names: Any) -> str:

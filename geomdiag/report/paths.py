@@ -54,6 +54,7 @@ def token_paths(
     *,
     model: str | None = None,
     digests: Sequence[str] | None = None,
+    most: int | None = None,
 ) -> dict[str, Any]:
     """Return where the tokens are at some steps, for the page to show.
 
@@ -69,11 +70,13 @@ def token_paths(
         As `geomdiag.models.snapshot` takes it.
     digests : sequence of str, optional
         ``digest`` of the result at each step; a checkpoint with another one is not shown.
+    most : int, optional
+        Steps that are looked at, spread evenly, the last one among them. Left out: all.
 
     Returns
     -------
     dict
-        ``points``: a list a step, None where the checkpoint is missing or has none, else x and y
+        ``points``: a list a step, None where it was not looked at or has none, else x and y
         of each token in turn as whole numbers from -999 to 999, in units of the largest of that
         step, turned as `aligned` does. ``shares``: share of the variance that lies in that plane.
         ``scale``: that largest number. ``colour``, ``colour_label``, ``cyclic``, ``edges``: as in
@@ -84,6 +87,8 @@ def token_paths(
     from geomdiag.plots.tokens import tokens_of
 
     rows = {int(step): row for row, step in enumerate(series.steps)}
+    places = np.linspace(len(steps) - 1, 0, min(len(steps), most or len(steps))).round()
+    looked_at = {int(place) for place in places}
     planes: list[FloatArray | None] = []
     shares: list[float | None] = []
     last: Any = None
@@ -91,7 +96,7 @@ def token_paths(
     for place, step in enumerate(steps):
         plane = share = None
         try:
-            if step in rows:
+            if place in looked_at and step in rows:
                 checkpoint = series[rows[step]]
                 if checkpoint.error:
                     raise GeomdiagError(f"step {step}: {checkpoint.error}")
