@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from geomdiag.dynamics.criterion import auroc
 from geomdiag.dynamics.forecaster import (
-    FOLDS,
     QUANTILES,
     Cases,
     Predict,
@@ -20,9 +19,10 @@ from geomdiag.dynamics.forecaster import (
     calibration_map,
     chance_at,
     fit_cases,
+    given_onset,
+    growth_quantile,
     interval_shares,
-    out_of_fold,
-    spaced,
+    judged_out_of_fold,
 )
 from geomdiag.dynamics.hazard import EDGES
 
@@ -37,8 +37,8 @@ __all__ = [
     "backtest",
     "crps",
     "extrapolated",
+    "factor_of_now",
     "generalises",
-    "growth_quantile",
     "onsets_alone",
     "score",
 ]
@@ -75,59 +75,36 @@ GENERALISED_LOSS = 0.05
 GENERALISED_ACCURACY = 0.99
 
 
-def growth_quantile(survival: FloatArray, share: float | FloatArray) -> FloatArray:
-    """Return by which growth of the logarithm of the step it will have happened, with a chance.
-
-    Parameters
-    ----------
-    survival : (n, k + 1) float array
-        Chance that nothing has happened by each edge.
-    share : float or (n,) float array
-        Chance, such as 0.5 for the median.
-
-    Returns
-    -------
-    (n,) float array
-        Infinite where the chance is not reached by the last edge.
-    """
-    edges = np.concatenate([[0.0], EDGES])
-    logs = np.log(np.maximum(survival, 1e-12))
-    wanted = np.broadcast_to(np.log(1 - np.asarray(share)), len(survival))
-    reached = logs <= wanted[:, None]
-    right = np.where(reached.any(axis=1), reached.argmax(axis=1), 0)
-    rows = np.arange(len(survival))
-    left = np.maximum(right - 1, 0)
-    fall = logs[rows, left] - logs[rows, right]
-    part = np.where(fall > 0, (logs[rows, left] - wanted) / np.where(fall > 0, fall, 1.0), 1.0)
-    found: FloatArray = edges[left] + part * (edges[right] - edges[left])
-    return np.where(reached.any(axis=1), found, np.inf)
-
-
-def crps(survival: FloatArray, growth: FloatArray, *, points: int = 321) -> FloatArray:
+def crps(
+    survival: FloatArray, growth: FloatArray, seen: FloatArray | None = None, *, points: int = 321
+) -> FloatArray:
     """Return the continuous ranked probability score of each forecast, in log-steps.
 
-    Differences beyond the last edge do not count (arXiv: Gneiting & Ranjan 2011,
-    doi:10.1198/jbes.2010.08110).
+    Differences beyond the last edge do not count (Gneiting & Ranjan 2011,
+    doi:10.1198/jbes.2010.08110), nor do those beyond what was seen of a run without onset.
 
     Parameters
     ----------
     survival : (n, k + 1) float array
         Forecasts.
     growth : (n,) float array
-        What happened.
+        When it happened; NaN where it did not.
+    seen : (n,) float array, optional
+        How long a run was watched; needed where it did not happen.
 
     Returns
     -------
     (n,) float array
         From 0 (perfect) to the last edge.
     """
-    at = np.linspace(0, EDGES[-1], points)
-    width = at[1] - at[0]
+    width = EDGES[-1] / (points - 1)
+    watched = np.full(len(growth), np.nan) if seen is None else seen
+    end = np.where(np.isnan(growth), watched, np.inf)
     total = np.zeros(len(survival))
-    for one in at:
+    for one in (np.arange(points - 1) + 0.5) * width:  # middles of equal cells
         chance = chance_at(survival, np.full(len(survival), one))
-        total += width * (chance - (growth <= one)) ** 2
-    return total
+        total += np.where(one <= end, width * (chance - (growth <= one)) ** 2, 0.0)
+    return np.where(np.isnan(end), np.nan, total)
 
 
 def extrapolated(cases: Cases) -> Cases:
@@ -175,7 +152,8 @@ def extrapolated(cases: Cases) -> Cases:
         names=(*cases.names, *more),
         columns=np.column_stack([cases.columns, *more.values()]),
         **{
-            key: getattr(cases, key) for key in ("run", "step", "growth", "seen", "task", "setting")
+            key: getattr(cases, key)
+            for key in ("run", "step", "growth", "seen", "done", "planned", "task", "setting")
         },
     )
 
@@ -209,6 +187,16 @@ def onsets_alone(train: Cases) -> Predict:
     return predict
 
 
+def factor_of_now(factor: float) -> Callable[[Cases], Predict]:
+    """Return a way of forecasting that always says the same: so many times the present step."""
+    edges = np.concatenate([[0.0], EDGES])
+
+    def fit(_: Cases) -> Predict:
+        return lambda cases: np.tile((edges < math.log(factor)).astype(float), (len(cases.step), 1))
+
+    return fit
+
+
 def hazard_on(names: Sequence[str]) -> Callable[[Cases], Predict]:
     """Return a way of fitting that looks at some features only."""
 
@@ -226,22 +214,28 @@ class Forecasts:
     Attributes
     ----------
     survival : (n, k + 1) float array
-        Chance that nothing has happened by each edge.
+        Calibrated chance that nothing has happened by each edge.
+    plain : (n, k + 1) float array
+        The same before the calibration; intervals come from it.
     shares : (n, 5) float array
         For each of `geomdiag.dynamics.forecaster.QUANTILES`, the chance at which it is read off.
     """
 
     survival: FloatArray
+    plain: FloatArray
     shares: FloatArray
 
     def of(self, rows: Any) -> Forecasts:
         """Return the forecasts of some of the cases."""
-        return Forecasts(self.survival[rows], self.shares[rows])
+        return Forecasts(self.survival[rows], self.plain[rows], self.shares[rows])
 
     def quantiles(self) -> dict[float, FloatArray]:
-        """Return, for each of `QUANTILES`, the growth at which it lies, (n,) each."""
+        """Return, for each of `QUANTILES`, the growth at which it lies, (n,) each.
+
+        Given that the onset comes by the last edge.
+        """
         return {
-            share: growth_quantile(self.survival, self.shares[:, i])
+            share: growth_quantile(given_onset(self.plain), self.shares[:, i])
             for i, share in enumerate(QUANTILES)
         }
 
@@ -277,18 +271,18 @@ def backtest(
     names = np.unique(groups)
 
     survival = np.full((len(groups), len(EDGES) + 1), np.nan)
+    plain = survival.copy()
     shares = np.full((len(groups), len(QUANTILES)), np.nan)
     count = len(names) if folds is None else min(folds, len(names))
     for fold in range(count):
         out = np.isin(groups, names[fold::count])
         train, own = cases.of(~out), inner[~out]
-        kept = spaced(train)
-        apart = train.of(kept)
-        rest = out_of_fold(apart, own[kept], fit, folds=FOLDS)
+        apart, rest = judged_out_of_fold(train, own, fit)
         mapping = calibration_map(rest, apart)
-        survival[out] = calibrated(fit(train)(cases.of(out)), mapping)
-        shares[out] = interval_shares(calibrated(rest, mapping), apart)
-    return Forecasts(survival, shares)
+        plain[out] = fit(train)(cases.of(out))
+        survival[out] = calibrated(plain[out], mapping)
+        shares[out] = interval_shares(rest, apart)
+    return Forecasts(survival, plain, shares)
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,9 +294,14 @@ class Score:
     runs : int
         Runs that generalised and were forecast at least once.
     coverage_50, coverage_90 : float
-        Share of moments at which the interval held the onset.
+        Share of moments at which the interval held the onset, of those at which it was within
+        reach: intervals are given that it comes by the last edge.
+    width_90 : float
+        Median factor between the ends of the 90 % interval.
     crps : float
         Mean, in log-steps.
+    crps_all : float
+        The same over all runs, those that did not generalise as far as they were watched.
     error : dict of float to float
         Share of the way to the onset → median of the relative error of the median; infinite
         where half of the forecasts gave no median.
@@ -316,7 +315,9 @@ class Score:
     runs: int
     coverage_50: float
     coverage_90: float
+    width_90: float
     crps: float
+    crps_all: float
     error: dict[float, float]
     error_runs: dict[float, int]
     lead: float
@@ -336,21 +337,24 @@ def score(forecasts: Forecasts, cases: Cases) -> Score:
     -------
     Score
     """
+    judged = ~cases.done & cases.planned
+    forecasts, cases = forecasts.of(judged), cases.of(judged)
+    ranked = crps(forecasts.survival, cases.growth, cases.seen)
+    everyone = _mean_over_runs(ranked, cases.run)
     use = ~np.isnan(cases.growth)
-    forecasts, cases = forecasts.of(use), cases.of(use)
+    forecasts, cases, ranked = forecasts.of(use), cases.of(use), ranked[use]
     quantiles = forecasts.quantiles()
     inside_50 = (quantiles[0.25] <= cases.growth) & (cases.growth <= quantiles[0.75])
     inside_90 = (quantiles[0.05] <= cases.growth) & (cases.growth <= quantiles[0.95])
-    ranked = crps(forecasts.survival, cases.growth)
+    near = cases.growth <= EDGES[-1]  # intervals are of onsets within reach
     # (median − onset) / onset, both in steps
     error = np.abs(np.exp(quantiles[0.5] - cases.growth) - 1)
     runs = np.unique(cases.run)
     way = np.exp(-cases.growth)
     at: dict[float, list[float]] = {share: [] for share in SHARES}
-    means, leads = [], []
+    leads = []
     for run in runs:
         rows = np.flatnonzero(cases.run == run)
-        means.append((inside_50[rows].mean(), inside_90[rows].mean(), ranked[rows].mean()))
         for share in SHARES:
             before = rows[way[rows] <= share]
             if len(before):
@@ -360,16 +364,30 @@ def score(forecasts: Forecasts, cases: Cases) -> Score:
             leads.append(float(way[rows[0]]))
         else:
             leads.append(float(way[rows[bad[-1] + 1]]) if bad[-1] + 1 < len(rows) else 1.0)
-    coverage_50, coverage_90, mean = np.mean(means, axis=0).tolist()
     return Score(
         runs=len(runs),
-        coverage_50=coverage_50,
-        coverage_90=coverage_90,
-        crps=mean,
-        error={share: float(np.median(found)) for share, found in at.items()},
+        coverage_50=_mean_over_runs(inside_50[near], cases.run[near]),
+        coverage_90=_mean_over_runs(inside_90[near], cases.run[near]),
+        width_90=float(np.exp(_median((quantiles[0.95] - quantiles[0.05])[near]))),
+        crps=_mean_over_runs(ranked, cases.run),
+        crps_all=everyone,
+        error={share: _median(found) for share, found in at.items()},
         error_runs={share: len(found) for share, found in at.items()},
-        lead=float(np.median(leads)),
+        lead=_median(leads),
     )
+
+
+def _mean_over_runs(values: NDArray[Any], run: NDArray[np.int64]) -> float:
+    """Return the mean over runs of the mean over a run's moments; NaN without any."""
+    if not len(run):
+        return math.nan
+    _, place, counts = np.unique(run, return_inverse=True, return_counts=True)
+    return float((np.bincount(place, values.astype(np.float64)) / counts).mean())
+
+
+def _median(values: ArrayLike) -> float:
+    array = np.asarray(values, dtype=np.float64)
+    return float(np.median(array)) if len(array) else math.nan
 
 
 def generalises(survival: FloatArray, cases: Cases) -> FloatArray:
@@ -427,6 +445,8 @@ def alarms(
     float
         AUROC of the highest chance.
     """
+    judged = ~cases.done & cases.planned
+    survival, cases, groups = survival[judged], cases.of(judged), groups[judged]
     runs, peaks = run_peaks(survival, cases)
     first = np.unique(cases.run, return_index=True)[1]
     happened, group = ~np.isnan(cases.growth[first]), groups[first]

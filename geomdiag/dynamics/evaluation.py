@@ -20,6 +20,7 @@ from geomdiag.dynamics.backtest import (
     alarms,
     backtest,
     extrapolated,
+    factor_of_now,
     generalises,
     hazard_on,
     onsets_alone,
@@ -28,6 +29,7 @@ from geomdiag.dynamics.backtest import (
 from geomdiag.dynamics.criterion import auroc
 from geomdiag.dynamics.forecaster import (
     MODES,
+    QUANTILES,
     Cases,
     Forecaster,
     cases_of,
@@ -46,6 +48,8 @@ ASKED_AT = (0.05, 0.1, 0.25, 0.5)
 DELAYED = 2.0
 #: Name of the baseline that knows only when runs of the corpus generalised.
 ONSETS = "distribution of onsets"
+#: Name of the baseline that knows nothing, and shows what an error at half-way is worth.
+TWICE = "always twice the present step"
 #: Factors on the step for which chances are held against what happened.
 RELIABILITY_AT = (2.0, 5.0)
 #: Folds of configurations: one model for each of some hundred would tell the same.
@@ -71,9 +75,10 @@ class Judged:
         Achieved against requested rates.
     lowest : float
         See `geomdiag.dynamics.backtest.alarms`.
-    asked : dict of float to (float, int, int)
+    asked, asked_hard : dict of float to (float, int, int)
         Share of the budget → AUROC of the forecast chance at that moment, runs that went on to
-        generalise, runs that did not; runs that had generalised by then do not count.
+        generalise, runs that did not; runs that had generalised by then do not count. The hard
+        ones among those that did not end above a held-out accuracy of one half.
     forecasts : Forecasts
         What was judged.
     """
@@ -84,6 +89,7 @@ class Judged:
     alarms: list[Alarm]
     lowest: float
     asked: dict[float, tuple[float, int, int]]
+    asked_hard: dict[float, tuple[float, int, int]]
     forecasts: Forecasts
 
 
@@ -152,13 +158,14 @@ def evaluate(
     jobs = [(mode, own, own.names, "task") for mode, own in cases.items()]
     jobs += [(mode, own, own.names, "setting") for mode, own in cases.items()]
     jobs += [(name, drawn, features, "task") for name, features in BASELINES.items()]
-    jobs.append((ONSETS, drawn, (), "task"))
+    jobs += [(ONSETS, drawn, (), "task"), (TWICE, drawn, (), "task")]
     delayed = onset >= DELAYED * memorised
+    easy = np.isnan(onset) & ~(_last_accuracy(corpus) > 0.5)
     by_tasks: dict[str, Judged] = {}
     by_configurations: dict[str, Judged] = {}
     for (name, own, _, groups), found in zip(jobs, _forecasts(jobs, workers), strict=True):
         tell(f"{name}, {groups}s left out")
-        judged = _judged(name, found, own, getattr(own, groups), delayed)
+        judged = _judged(name, found, own, getattr(own, groups), delayed, easy)
         (by_tasks if groups == "task" else by_configurations)[name] = judged
     return Evaluation(
         cases=cases,
@@ -179,6 +186,16 @@ def evaluate(
     )
 
 
+def _last_accuracy(corpus: xr.Dataset) -> FloatArray:
+    """Return the held-out accuracy that each run ends at."""
+    rows = np.searchsorted(corpus["run_index"].values, np.arange(corpus.sizes["run"]), side="right")
+    name = "accuracy[heldout]"
+    if name not in corpus["signal"].values:
+        return np.full(corpus.sizes["run"], np.nan)
+    found: FloatArray = corpus["value"].sel(signal=name).values[rows - 1].astype(np.float64)
+    return found
+
+
 _Job = tuple[str, Cases, tuple[str, ...], str]
 
 
@@ -195,6 +212,9 @@ def _forecast(job: _Job) -> Forecasts:
     from threadpoolctl import threadpool_limits
 
     name, cases, features, groups = job
+    if name == TWICE:
+        survival = factor_of_now(2.0)(cases)(cases)
+        return Forecasts(survival, survival, np.tile(QUANTILES, (len(survival), 1)))
     fit = onsets_alone if name == ONSETS else hazard_on(features)
     folds = CONFIGURATION_FOLDS if groups == "setting" else None
     with threadpool_limits(1):
@@ -207,10 +227,11 @@ def _judged(
     cases: Cases,
     groups: NDArray[np.str_],
     delayed: NDArray[np.bool_],
+    easy: NDArray[np.bool_],
 ) -> Judged:
     survival = forecasts.survival
     found, lowest, _ = alarms(survival, cases, groups)
-    late = delayed[cases.run]
+    late, hard = delayed[cases.run], ~easy[cases.run]
     return Judged(
         name=name,
         score=score(forecasts, cases),
@@ -218,21 +239,23 @@ def _judged(
         alarms=found,
         lowest=lowest,
         asked={share: _asked(survival, cases, share) for share in ASKED_AT},
+        asked_hard={share: _asked(survival[hard], cases.of(hard), share) for share in ASKED_AT},
         forecasts=forecasts,
     )
 
 
 def _asked(survival: FloatArray, cases: Cases, share: float) -> tuple[float, int, int]:
     """Return AUROC at a share of each run's budget, and the runs of both kinds."""
+    judged = ~cases.done & cases.planned
+    survival, cases = survival[judged], cases.of(judged)
     chance = generalises(survival, cases)
     # of each run the last moment before that share; later onsets only
     before = np.exp(-cases.seen) <= share
     still = np.isnan(cases.growth) | (cases.growth - cases.seen > math.log(share))
     rows = np.flatnonzero(before & still)
-    runs, first = np.unique(cases.run[rows][::-1], return_index=True)
+    _, first = np.unique(cases.run[rows][::-1], return_index=True)
     last = rows[::-1][first]
     happened = ~np.isnan(cases.growth[last])
-    del runs
     return auroc(chance[last], happened), int(happened.sum()), int((~happened).sum())
 
 
@@ -246,8 +269,8 @@ def reliability(
     survival : (n, k + 1) float array
         Forecasts.
     cases : Cases
-        What became of them; moments whose run ended before the horizon without having
-        generalised do not count.
+        What became of them; moments whose run was not planned to last until the horizon do not
+        count, whatever happened.
     factor : float
         Horizon, as a factor on the step.
     bins : int
@@ -260,7 +283,7 @@ def reliability(
     """
     horizon = math.log(factor)
     happened = ~np.isnan(cases.growth) & (cases.growth <= horizon)
-    known = happened | (cases.seen >= horizon)
+    known = (cases.seen >= horizon) & ~cases.done & cases.planned
     chance = chance_at(survival, np.full(len(survival), horizon))[known]
     happened = happened[known]
     place = np.minimum((chance * bins).astype(int), bins - 1)
@@ -300,21 +323,28 @@ def _number(value: float, digits: int = 2) -> str:
     return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.{digits}f}"
 
 
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0%}"
+
+
 def scores_table(scores: Mapping[str, Score]) -> str:
     """Return the scores of methods as a Markdown table."""
     rows = [
         [
             name,
-            f"{one.coverage_50:.0%}",
-            f"{one.coverage_90:.0%}",
+            _share(one.coverage_50),
+            _share(one.coverage_90),
+            _number(one.width_90, 1),
             _number(one.crps, 3),
+            _number(one.crps_all, 3),
             *(_number(error) for error in one.error.values()),
             _number(one.lead),
         ]
         for name, one in scores.items()
     ]
     shares = [f"{share:.0%}" for share in next(iter(scores.values())).error]
-    return table(["method", "50 %", "90 %", "CRPS", *shares, "useful from"], rows)
+    head = ["method", "50 %", "90 %", "width", "CRPS", "CRPS, all", *shares, "useful from"]
+    return table(head, rows)
 
 
 def alarms_table(judged: Mapping[str, Judged]) -> str:
@@ -331,13 +361,12 @@ def alarms_table(judged: Mapping[str, Judged]) -> str:
     return table(["method", *rates, "lowest"], rows)
 
 
-def asked_table(judged: Mapping[str, Judged]) -> str:
+def asked_table(asked: Mapping[str, Mapping[float, tuple[float, int, int]]]) -> str:
     """Return the AUROC at shares of the budget as a Markdown table."""
-    first = next(iter(judged.values())).asked
+    first = next(iter(asked.values()))
     head = [f"{share:.0%} ({good}:{bad})" for share, (_, good, bad) in first.items()]
     rows = [
-        [name, *(_number(value) for value, _, _ in own.asked.values())]
-        for name, own in judged.items()
+        [name, *(_number(value) for value, _, _ in own.values())] for name, own in asked.items()
     ]
     return table(["method", *head], rows)
 
@@ -349,7 +378,7 @@ def tasks_table(by_task: Mapping[str, Mapping[str, Score]]) -> str:
         cells = [task, str(next(iter(by_task.values()))[task].runs)]
         for mode in by_task:
             one = by_task[mode][task]
-            cells += [f"{one.coverage_90:.0%}", _number(one.error[0.5])]
+            cells += [_share(one.coverage_90), _number(one.error[0.5])]
         rows.append(cells)
     modes = [words for mode in by_task for words in (f"90 %, {mode}", f"error at half, {mode}")]
     return table(["task", "runs", *modes], rows)

@@ -9,6 +9,7 @@ from geomdiag.dynamics.evaluation import (
     CONFIGURATION_FOLDS,
     DELAYED,
     RELIABILITY_AT,
+    TWICE,
     Evaluation,
     Judged,
     alarms_table,
@@ -74,7 +75,20 @@ def verdicts(evaluation: Evaluation) -> list[tuple[str, bool, str]]:
         (
             "and below that of every baseline",
             all(value < others[best] for value in error.values()),
-            f"best baseline: {best}, {others[best]:.2f}",
+            f"best baseline: {best}, {others[best]:.2f} (see below for what it is worth)"
+            if best == TWICE
+            else f"best baseline: {best}, {others[best]:.2f}",
+        )
+    )
+    scored = {name: one.score.crps_all for name, one in _baselines(evaluation).items()}
+    best = min(scored, key=lambda name: scored[name])
+    own = {mode: one.score.crps_all for mode, one in judged.items()}
+    found.append(
+        (
+            "CRPS over all runs below that of every baseline",
+            all(value < scored[best] for value in own.values()),
+            ", ".join(f"{value:.3f} from {mode}" for mode, value in own.items())
+            + f"; best baseline: {best}, {scored[best]:.3f}",
         )
     )
     alarm = {
@@ -142,7 +156,12 @@ def page(
         "Every forecast below was made by a model that was fitted and calibrated without the task "
         "it is judged on (in one table, without the configuration), from checkpoints up to its own "
         "step. A run counts as generalised from the step at which its held-out accuracy stays at "
-        "or above 0.99. Runs that did not generalise are censored at their last step.",
+        "or above 0.99. Runs that did not generalise are censored at their last step. Judged are "
+        "steps that all runs of a configuration have a checkpoint of: the others were kept because "
+        "held-out accuracy or loss moved there.",
+        "The kind of model, its features and its few settings were chosen by such scores on most "
+        "of these tasks ([what was tried](forecast.md#what-was-tried)), so that all of them are "
+        "somewhat optimistic; by how much is not known.",
         "## What was expected, and what came",
         table(
             ["expectation", "reached", "found"],
@@ -150,17 +169,22 @@ def page(
         ),
         "## Scores on left-out tasks",
         "Over runs that generalised, each counting alike. *50 %, 90 %*: share of moments at which "
-        "the interval held the onset. *CRPS*: continuous ranked probability score in log-steps, "
-        "differences beyond a factor of 24.5 left out. *30 % to 90 %*: median relative error of "
-        "the median at that share of the way to the onset, in steps. *useful from*: median share "
-        "of the way from which the error stays within 25 %.",
+        "the interval (given that it generalises within 24.5 times the step) held an onset "
+        "that was within that reach; *width*: median factor between "
+        "the ends of the 90 % interval. *CRPS*: continuous ranked probability score of the whole "
+        "forecast in log-steps, differences beyond a factor of 24.5 left out; *all*: over all "
+        "runs, those that did not generalise as far as they were watched. *30 % to 90 %*: median "
+        "relative error of the median at that share of the way to the onset, in steps. *useful "
+        "from*: median share of the way from which the error stays within 25 %.",
+        "The moments of these errors are chosen by the onset, which nobody knows at that time: a "
+        "row that always says twice the present step is right at half-way, and wrong everywhere "
+        "else. Compare CRPS, or all four errors.",
         "*geometry* looks at symmetry violations, ranks, norms, the spectrum and distances of the "
         "embedding, *losses* also at losses and accuracies. The other rows are the baselines: the "
         "corpus' onsets beyond the present step, and the same survival model on elapsed steps "
         "alone, on spectral measures of the embedding alone, and on the step at which a straight "
         "line through held-out loss or accuracy (over the logarithm of the step) arrives. Their "
-        "chances and intervals are calibrated in the same way, so that they are as strong as their "
-        "signal allows.",
+        "chances and intervals are calibrated in the same way.",
         scores_table({name: one.score for name, one in evaluation.tasks.items()}),
         _picture(pictures, "error", "Relative error on the way to the onset."),
         "### Runs with a delay to forecast",
@@ -174,25 +198,31 @@ def page(
         f"{CONFIGURATION_FOLDS} parts that were left out in turn).",
         scores_table({name: one.score for name, one in evaluation.configurations.items()}),
         "## Task by task",
+        _over_tasks(evaluation),
         tasks_table(evaluation.by_task),
         "## Will it generalise at all?",
         "AUROC of the forecast chance that a run generalises within its budget, after a share of "
         "the budget (runs that went on to generalise : runs that did not). 0.5 is no information. "
         "A published spectral diagnostic reaches 0.93 on modular addition alone "
         "(arXiv 2605.08237), at another moment and on other runs.",
-        asked_table(evaluation.tasks),
+        asked_table({name: one.asked for name, one in evaluation.tasks.items()}),
+        "Random labels and too little data are easy to tell. Against those runs alone that did not "
+        "generalise but ended above a held-out accuracy of one half:",
+        asked_table({name: one.asked_hard for name, one in evaluation.tasks.items()}),
         "## False alarms",
         "A run is announced once its chance exceeds a level, at any of its steps. The level is set "
         "on the hopeless runs of the other tasks, for a requested share of them; in the table, the "
         "share of hopeless runs of the left-out tasks that was announced, and in parentheses that "
-        "of the others announced before they generalised. *lowest*: with one level for all tasks, "
-        "the share of false alarms at which half of the others are announced.",
+        "of the others announced before they generalised. The forecasts that set the level come "
+        "from models that knew the task in question; those that are judged do not. *lowest*: with "
+        "one level for all tasks, the share of false alarms at which half of the others are "
+        "announced.",
         alarms_table(evaluation.tasks),
         _picture(pictures, "alarms", "Achieved against requested rates of false alarms."),
         "## Do chances mean what they say?",
         "Forecast chance of having generalised at a multiple of the present step, against how "
-        "often it came (left-out tasks; moments whose run ended before that step without having "
-        "generalised do not count).",
+        "often it came (left-out tasks; moments whose run was not planned to last until that step "
+        "do not count).",
         _reliability(evaluation),
         _picture(pictures, "reliability", "Reliability."),
     ]
@@ -201,6 +231,22 @@ def page(
 
 def _picture(pictures: Mapping[str, str], name: str, words: str) -> str:
     return f"![{words}]({pictures[name]})" if name in pictures else ""
+
+
+def _over_tasks(evaluation: Evaluation) -> str:
+    told = []
+    for mode, scores in evaluation.by_task.items():
+        covered = [one.coverage_90 for one in scores.values()]
+        errors = [one.error[0.5] for one in scores.values()]
+        told.append(
+            f"{mode}: coverage of the 90 % interval {sum(covered) / len(covered):.0%} "
+            f"({min(covered):.0%} to {max(covered):.0%}), median over tasks of the error at "
+            f"half-way {sorted(errors)[len(errors) // 2]:.2f}"
+        )
+    return (
+        "Runs of one task are alike, and some tasks have many more than others. Over tasks, each "
+        f"counting alike: {'; '.join(told)}."
+    )
 
 
 def _reliability(evaluation: Evaluation) -> str:

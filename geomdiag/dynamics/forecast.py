@@ -15,13 +15,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from geomdiag.dynamics.backtest import growth_quantile
 from geomdiag.dynamics.corpus import onset as stays_from
 from geomdiag.dynamics.corpus import signals_of
-from geomdiag.dynamics.crossings import REACHED
 from geomdiag.dynamics.curves import accuracy
 from geomdiag.dynamics.features import features
-from geomdiag.dynamics.forecaster import FIRST, MODES, QUANTILES, Forecaster, chance_at
+from geomdiag.dynamics.forecaster import (
+    FIRST,
+    MODES,
+    QUANTILES,
+    Forecaster,
+    chance_at,
+)
 from geomdiag.dynamics.hazard import EDGES
 from geomdiag.errors import GeomdiagError
 
@@ -115,7 +119,7 @@ def forecast_run(
         Result of one run.
     budget : float, optional
         Last step that the run may take. Left out: 24.5 times the present step, as far as the
-        forecaster reaches; a budget beyond that counts as that.
+        forecaster reaches.
     forecasters : mapping of str to Forecaster, optional
         One for each mode; those that come with geomdiag if left out.
 
@@ -125,13 +129,13 @@ def forecast_run(
         Over ``forecast_mode``: geometry (symmetry and geometry alone: neither answers nor split)
         and, where the split is known, losses (these too). ``onset_probability`` (forecast_mode,
         step, horizon): chance of having generalised when the step is `horizon` times the present
-        one. ``onset`` (forecast_mode, step, quantile): step; infinite where that chance is not
-        reached within 24.5 times the present step. ``onset_never`` (forecast_mode, step): chance
-        of not having generalised within the budget. ``forecast_verdict`` (): the last step's
-        forecast in words.
+        one. ``onset`` (forecast_mode, step, quantile): step, given that it generalises within
+        24.5 times the present step. ``onset_never`` (forecast_mode, step): chance of not having
+        generalised within the budget; NaN for a budget beyond 24.5 times the step.
+        ``forecast_verdict`` (): the last step's forecast in words.
 
-        NaN before step 10. In the mode with losses, a run that has generalised has its onset
-        behind it: chances are 1, and quantiles the step itself.
+        NaN before step 10. A run that has generalised has its onset behind it; forecasts then
+        stay close to the present step.
     """
     forecasters = load_forecaster() if forecasters is None else forecasters
     steps = np.asarray(dataset["step"].values, dtype=np.int64)
@@ -154,17 +158,12 @@ def forecast_run(
         columns = np.stack([found[name] for name in model.hazard.names], axis=1)[late]
         survival = model.survival(columns)
         now = steps[late].astype(np.float64)
-        if mode == "losses":
-            done = np.nan_to_num(signals["accuracy[heldout]"][late]) >= REACHED
-            survival[done, 1:] = 0.0
         for j, factor in enumerate(HORIZONS):
             chance[i, late, j] = chance_at(survival, np.full(len(now), math.log(factor)))
-        for j, share in enumerate(model.shares):
-            onset[i, late, j] = now * np.exp(growth_quantile(survival, share))
-            if mode == "losses":
-                onset[i, np.flatnonzero(late)[done], j] = now[done]
+        onset[i, late] = now[:, None] * np.exp(model.quantiles(columns))
         end = np.full(len(now), EDGES[-1]) if budget is None else np.log(budget / now)
-        never[i, late] = 1 - chance_at(survival, end)
+        # nothing is known of what is farther away than the last edge
+        never[i, late] = np.where(end <= EDGES[-1], 1 - chance_at(survival, end), np.nan)
     verdict = _verdict(dataset, steps, modes, onset, never, budget)
     return xr.Dataset(
         {
@@ -185,8 +184,8 @@ def forecast_run(
                     "long_name": "forecast step from which held-out accuracy stays at 0.99",
                     "units": "step",
                     "definition": "median and ends of the 50 % and 90 % intervals, which hold as "
-                    "many onsets of left-out tasks; infinite where not "
-                    f"reached within {math.exp(EDGES[-1]):.1f} times this step",
+                    "many onsets of left-out tasks; given that the run generalises "
+                    f"within {math.exp(EDGES[-1]):.1f} times this step",
                 },
             ),
             "onset_never": (
@@ -228,20 +227,22 @@ def _verdict(
         if not math.isnan(since):
             return "has generalised: nothing to forecast"
     i = len(modes) - 1
-    if np.isnan(never[i]).all():
+    if np.isnan(onset[i]).all():
         return f"no forecast: it begins at step {FIRST}, and the last checkpoint is of {steps[-1]}"
-    at = int(np.flatnonzero(~np.isnan(never[i]))[-1])
+    at = int(np.flatnonzero(~np.isnan(onset[i, :, 0]))[-1])
     low, middle, high = onset[i, at, 0], onset[i, at, 2], onset[i, at, 4]
-    within = f"by step {budget:.0f}" if budget is not None else "within 24 times as many steps"
     source = "losses and geometry" if modes[i] == "losses" else "symmetry and geometry alone"
+    reach = math.exp(EDGES[-1]) * steps[at]
     told = f"at step {steps[at]}, from {source}: "
-    if math.isinf(middle):
-        told += f"more likely than not it does not generalise {within}"
+    if math.isnan(never[i, at]):
+        told += f"what happens by step {budget:.0f} cannot be told (nothing beyond {reach:.0f})"
     else:
-        told += f"generalises at step {middle:.0f}"
-        ends = f"{low:.0f} to {high:.0f}" if math.isfinite(high) else f"{low:.0f} or later"
-        told += f" (90 % interval {ends})"
-    return told + f"; chance that it does not {within}: {never[i, at]:.0%}"
+        end = f"step {budget:.0f}" if budget is not None else f"step {reach:.0f} (24.5 times this)"
+        told += f"does not generalise by {end} with a chance of {never[i, at]:.0%}"
+    return told + (
+        f"; if it generalises by {reach:.0f}, then at step {middle:.0f} "
+        f"(90 % interval {low:.0f} to {high:.0f})"
+    )
 
 
 def _nothing(why: str) -> xr.Dataset:

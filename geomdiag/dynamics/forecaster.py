@@ -25,7 +25,10 @@ __all__ = [
     "chance_at",
     "fit_cases",
     "fit_forecaster",
+    "given_onset",
+    "growth_quantile",
     "interval_shares",
+    "judged_out_of_fold",
     "out_of_fold",
     "spaced",
 ]
@@ -37,6 +40,8 @@ IntArray = NDArray[np.int64]
 FIRST = 10
 #: For fitting, rows whose step has grown by less than this factor tell nothing new.
 THIN = 1.3
+#: Moments up to so many times the onset are shown to the model, as what is over.
+AFTER = 3.0
 #: Groups of tasks that are left out in turn to calibrate.
 FOLDS = 3
 
@@ -45,6 +50,9 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 #: Mode → the signals it may look at.
 MODES: Mapping[str, Any] = {"geometry": GEOMETRY, "losses": {**GEOMETRY, **LOSSES}}
+
+
+_PER_CASE = ("run", "step", "growth", "seen", "done", "planned", "task", "setting")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +73,12 @@ class Cases:
         Logarithm of onset over step; NaN where the run never generalised.
     seen : (n,) float array
         Logarithm of the last step over this one.
+    done : (n,) bool array
+        Whether the onset is behind. Such moments teach the model what that looks like; they are
+        neither forecast nor judged.
+    planned : (n,) bool array
+        Whether every run of the setting has a checkpoint at this step. Others were kept because
+        something happened to a run there, which a forecast is not to be judged by.
     task, setting : (n,) str array
         Of the run.
     """
@@ -75,6 +89,8 @@ class Cases:
     step: FloatArray
     growth: FloatArray
     seen: FloatArray
+    done: NDArray[np.bool_]
+    planned: NDArray[np.bool_]
     task: NDArray[np.str_]
     setting: NDArray[np.str_]
 
@@ -82,10 +98,7 @@ class Cases:
         """Return some of the cases."""
         return Cases(
             names=self.names,
-            **{
-                key: getattr(self, key)[rows]
-                for key in ("columns", "run", "step", "growth", "seen", "task", "setting")
-            },
+            **{key: getattr(self, key)[rows] for key in ("columns", *_PER_CASE)},
         )
 
     def only(self, names: Sequence[str]) -> Cases:
@@ -94,10 +107,7 @@ class Cases:
         return Cases(
             names=tuple(names),
             columns=self.columns[:, chosen],
-            **{
-                key: getattr(self, key)
-                for key in ("run", "step", "growth", "seen", "task", "setting")
-            },
+            **{key: getattr(self, key) for key in _PER_CASE},
         )
 
     def weights(self) -> FloatArray:
@@ -129,7 +139,11 @@ def cases_of(corpus: xr.Dataset, mode: str) -> Cases:
     signals = corpus["signal"].values.astype(str).tolist()
     index, steps = corpus["run_index"].values, corpus["step"].values
     onset, last = corpus["t_generalised"].values, corpus["last_step"].values
-    parts: dict[str, list[Any]] = {key: [] for key in ("columns", "run", "step", "growth", "seen")}
+    setting = corpus["setting"].values.astype(str)
+    kept_by_all = _kept_by_all(index, steps, setting)
+    parts: dict[str, list[Any]] = {
+        key: [] for key in ("columns", "run", "step", "growth", "seen", "done", "planned")
+    }
     names: tuple[str, ...] = ()
     for run in range(corpus.sizes["run"]):
         rows = np.flatnonzero(index == run)
@@ -141,19 +155,37 @@ def cases_of(corpus: xr.Dataset, mode: str) -> Cases:
         found = features(steps[rows], own, MODES[mode])
         names = tuple(found)
         at = steps[rows].astype(np.float64)
-        kept = (at >= FIRST) & (at < np.where(np.isnan(onset[run]), last[run], onset[run]))
+        # the last moment of a run that never generalised has nothing after it
+        end = last[run] if np.isnan(onset[run]) else min(AFTER * onset[run], last[run] + 1)
+        kept = (at >= FIRST) & (at < end)
+        done = at >= onset[run]
         parts["columns"].append(np.stack(list(found.values()), axis=1)[kept])
         parts["run"].append(np.full(kept.sum(), run))
         parts["step"].append(at[kept])
-        parts["growth"].append(np.log(onset[run] / at[kept]))
+        parts["growth"].append(np.maximum(np.log(onset[run] / at[kept]), 0.0))
         parts["seen"].append(np.log(last[run] / at[kept]))
+        parts["done"].append(done[kept])
+        parts["planned"].append(kept_by_all[rows][kept])
     joined = {key: np.concatenate(value) for key, value in parts.items()}
     return Cases(
         names=names,
         task=corpus["task"].values.astype(str)[joined["run"]],
-        setting=corpus["setting"].values.astype(str)[joined["run"]],
+        setting=setting[joined["run"]],
         **joined,
     )
+
+
+def _kept_by_all(
+    index: NDArray[np.int32], steps: NDArray[np.int64], setting: NDArray[np.str_]
+) -> NDArray[np.bool_]:
+    """Return which rows are at steps that every run of the setting has a checkpoint of."""
+    _, runs = np.unique(setting, return_counts=True)
+    place = np.unique(setting, return_inverse=True)[1][index]
+    _, row, count = np.unique(
+        np.stack([place, steps]), axis=1, return_inverse=True, return_counts=True
+    )
+    kept: NDArray[np.bool_] = count[np.ravel(row)] >= runs[place]
+    return kept
 
 
 def spaced(cases: Cases) -> NDArray[np.bool_]:
@@ -210,20 +242,57 @@ def out_of_fold(cases: Cases, groups: NDArray[Any], fit: Fit, *, folds: int = FO
     return result
 
 
+def judged_out_of_fold(cases: Cases, groups: NDArray[Any], fit: Fit) -> tuple[Cases, FloatArray]:
+    """Return the cases that a calibration is made on, and forecasts of them as `out_of_fold`."""
+    kept = spaced(cases)
+    apart, own = cases.of(kept), groups[kept]
+    survival = out_of_fold(apart, own, fit)
+    ahead = ~apart.done & apart.planned
+    return apart.of(ahead), survival[ahead]
+
+
 def chance_at(survival: FloatArray, growth: FloatArray) -> FloatArray:
     """Return the chance that it has happened by each case's own growth of the step.
 
-    Within a stretch the logarithm of survival is taken as linear in that of the step.
+    Within a stretch survival is taken as linear in the logarithm of the step.
     """
     edges = np.concatenate([[0.0], EDGES])
     at = np.clip(growth, 0.0, edges[-1])
     right = np.clip(np.searchsorted(edges, at, side="left"), 1, len(edges) - 1)
     share = (at - edges[right - 1]) / (edges[right] - edges[right - 1])
     rows = np.arange(len(at))
-    logs = np.log(np.maximum(survival, 1e-12))
-    value = logs[rows, right - 1] * (1 - share) + logs[rows, right] * share
-    result: FloatArray = 1 - np.exp(value)
+    result: FloatArray = 1 - (
+        survival[rows, right - 1] * (1 - share) + survival[rows, right] * share
+    )
     return result
+
+
+def growth_quantile(survival: FloatArray, share: float | FloatArray) -> FloatArray:
+    """Return by which growth of the logarithm of the step it will have happened, with a chance.
+
+    Parameters
+    ----------
+    survival : (n, k + 1) float array
+        Chance that nothing has happened by each edge.
+    share : float or (n,) float array
+        Chance, such as 0.5 for the median.
+
+    Returns
+    -------
+    (n,) float array
+        Infinite where the chance is not reached by the last edge.
+    """
+    edges = np.concatenate([[0.0], EDGES])
+    wanted = 1 - np.broadcast_to(np.asarray(share, dtype=np.float64), len(survival))
+    reached = survival <= wanted[:, None] + 1e-12
+    right = np.where(reached.any(axis=1), reached.argmax(axis=1), 0)
+    rows = np.arange(len(survival))
+    left = np.maximum(right - 1, 0)
+    fall = survival[rows, left] - survival[rows, right]
+    over = np.maximum(survival[rows, left] - wanted, 0.0)
+    part = np.where(fall > 0, over / np.where(fall > 0, fall, 1.0), 1.0)
+    found: FloatArray = edges[left] + np.minimum(part, 1.0) * (edges[right] - edges[left])
+    return np.where(reached.any(axis=1), found, np.inf)
 
 
 def calibration_map(survival: FloatArray, cases: Cases, *, nodes: int = 41) -> FloatArray:
@@ -266,18 +335,25 @@ def calibration_map(survival: FloatArray, cases: Cases, *, nodes: int = 41) -> F
     return np.stack([grid, curve])
 
 
+def given_onset(survival: FloatArray) -> FloatArray:
+    """Return survival forecasts given that the onset comes by the last edge."""
+    left = survival[:, -1:]
+    given: FloatArray = (survival - left) / np.maximum(1 - left, 1e-9)
+    return given
+
+
 def interval_shares(survival: FloatArray, cases: Cases) -> FloatArray:
     """Return which chances are the ends of intervals that hold as many onsets as they should.
 
-    Chances may be right on the whole while intervals miss too many onsets: the runs that
-    generalise are not any runs. As in conformal prediction (Papadopoulos et al. 2002,
-    doi:10.1007/3-540-36755-1_29), the ends are where that share of the onsets of runs that the
-    models had not seen lies inside.
+    Of forecasts given that the onset comes by the last edge: of the runs of left-out tasks that
+    generalised by then, 5, 25, 50, 75 and 95 % did so by the chance that is returned for it.
+    They are read off the model's own chances: the calibration map is flat where nobody
+    generalised any more, and has no quantiles there.
 
     Parameters
     ----------
     survival : (n, k + 1) float array
-        Calibrated forecasts by models that did not know the case's task.
+        Forecasts, not calibrated, by models that did not know the case's task.
     cases : Cases
         What became of them.
 
@@ -288,15 +364,12 @@ def interval_shares(survival: FloatArray, cases: Cases) -> FloatArray:
     """
     happened = ~np.isnan(cases.growth) & (cases.growth <= EDGES[-1])
     own = cases.of(happened)
-    apart = np.abs(2 * chance_at(survival[happened], own.growth) - 1)
-    order = np.argsort(apart, kind="stable")
+    chance = chance_at(given_onset(survival[happened]), own.growth)
+    order = np.argsort(chance, kind="stable")
     weight = np.cumsum(own.weights()[order])
-    ends = {}
-    for inside in (0.5, 0.9):
-        place = int(np.searchsorted(weight, inside * weight[-1]))
-        ends[inside] = float(np.clip(apart[order][min(place, len(order) - 1)], 0.05, 0.999))
-    low, high = ends[0.5], max(ends[0.9], ends[0.5])
-    return np.array([(1 - high) / 2, (1 - low) / 2, 0.5, (1 + low) / 2, (1 + high) / 2])
+    place = np.searchsorted(weight, np.array(QUANTILES) * weight[-1])
+    shares: FloatArray = np.clip(chance[order][np.minimum(place, len(order) - 1)], 1e-6, 1 - 1e-6)
+    return shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,6 +406,23 @@ class Forecaster:
         (n, k + 1) float array
         """
         return calibrated(self.hazard.survival(columns), self.calibration)
+
+    def quantiles(self, columns: FloatArray) -> FloatArray:
+        """Return the growth of the logarithm of the step at each of `QUANTILES`.
+
+        Given that the onset comes by the last edge.
+
+        Parameters
+        ----------
+        columns : (n, f) float array
+            As in `survival`.
+
+        Returns
+        -------
+        (n, 5) float array
+        """
+        given = given_onset(self.hazard.survival(columns))
+        return np.stack([growth_quantile(given, share) for share in self.shares], axis=1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
@@ -374,10 +464,9 @@ def fit_forecaster(cases: Cases, mode: str) -> Forecaster:
     -------
     Forecaster
     """
-    apart = cases.of(spaced(cases))
-    folds = out_of_fold(apart, apart.task, _fit)
+    apart, folds = judged_out_of_fold(cases, cases.task, _fit)
     mapping = calibration_map(folds, apart)
-    shares = interval_shares(calibrated(folds, mapping), apart)
+    shares = interval_shares(folds, apart)
     return Forecaster(mode, fit_cases(cases), mapping, shares)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from helpers.synthetic_corpus import a_corpus
@@ -11,6 +13,7 @@ from geomdiag.dynamics.backtest import (
     Forecasts,
     alarms,
     backtest,
+    crps,
     extrapolated,
     generalises,
     hazard_on,
@@ -27,6 +30,14 @@ from geomdiag.dynamics.forecaster import (
     interval_shares,
 )
 from geomdiag.dynamics.hazard import EDGES
+
+
+def some_cases(
+    columns: Any, run: Any, step: Any, growth: Any, seen: Any, task: Any, names: Any = ("x",)
+) -> Cases:
+    """Return moments ahead of the onset, all of them planned."""
+    none = np.zeros(len(step), dtype=bool)
+    return Cases(names, columns, run, step, growth, seen, none, ~none, task, task)
 
 
 def simulated(seed: int, runs: int = 60, tasks: int = 6, noise: float = 0.2) -> Cases:
@@ -53,7 +64,7 @@ def simulated(seed: int, runs: int = 60, tasks: int = 6, noise: float = 0.2) -> 
             )
     feature, run, step, growth, seen, task = (np.array(x) for x in zip(*rows, strict=True))
     columns = np.column_stack([np.log(step), feature])
-    return Cases(("log_step", "told"), columns, run, step, growth, seen, task, task)
+    return some_cases(columns, run, step, growth, seen, task, names=("log_step", "told"))
 
 
 def test_forecasts_of_simulated_runs_are_calibrated() -> None:
@@ -90,19 +101,17 @@ def test_scores_by_hand() -> None:
     sure = np.ones((3, len(EDGES) + 1))
     after = np.concatenate([[0.0], EDGES]) >= np.log(2.0)
     sure[:, after] = 0.0
-    cases = Cases(
-        ("log_step",),
+    cases = some_cases(
         np.log(step)[:, None],
         np.zeros(3, dtype=int),
         step,
         np.log(400 / step),
         np.log(800 / step),
         np.array(["t"] * 3),
-        np.array(["s"] * 3),
     )
     # the stretch that holds log 2 is (0.6, 0.8]: the median lies where its survival is one half
-    median = np.exp(0.6 + 0.2 * np.log(2) / -np.log(1e-12))
-    found = score(Forecasts(sure, np.tile(QUANTILES, (3, 1))), cases)
+    median = np.exp(0.7)
+    found = score(Forecasts(sure, sure, np.tile(QUANTILES, (3, 1))), cases)
     errors = np.abs(step * median / 400 - 1)
     assert found.runs == 1
     assert found.error == pytest.approx(
@@ -112,6 +121,28 @@ def test_scores_by_hand() -> None:
     assert found.lead == 1.0
 
 
+def test_moments_behind_the_onset_or_kept_by_it_are_not_judged() -> None:
+    cases = simulated(3, runs=24)
+    made = backtest(cases, hazard_on(cases.names), cases.task)
+    whole = score(made, cases)
+    more = np.concatenate([np.arange(len(cases.step)), [0, 1, 2, 3]])
+    longer = cases.of(more)
+    longer.done[-4:-2], longer.planned[-2:] = True, False
+    again = score(made.of(more), longer)
+    assert (again.crps, again.crps_all, again.coverage_90) == pytest.approx(
+        (whole.crps, whole.crps_all, whole.coverage_90)
+    )
+
+
+def test_runs_without_onset_count_in_the_score_as_far_as_they_were_seen() -> None:
+    never = np.ones((1, len(EDGES) + 1))
+    sure = np.concatenate([[[1.0]], np.zeros((1, len(EDGES)))], axis=1)
+    gone = np.array([np.nan])
+    assert crps(never, gone, np.array([1.0]))[0] == 0
+    assert crps(sure, gone, np.array([1.0]))[0] == pytest.approx(1.0, abs=0.06)
+    assert np.isnan(crps(sure, gone)[0])
+
+
 def test_alarms_by_hand() -> None:
     """Peaks: hopeless 0.1 and 0.8, hopeful 0.7 and 0.9, one of each in two groups."""
     peaks = np.array([0.1, 0.8, 0.7, 0.9])
@@ -119,15 +150,8 @@ def test_alarms_by_hand() -> None:
     survival[:, 0] = 1.0
     growth = np.array([np.nan, np.nan, 1.0, 1.0])
     group = np.array(["a", "b", "a", "b"])
-    cases = Cases(
-        ("x",),
-        np.zeros((4, 1)),
-        np.arange(4),
-        np.full(4, 100.0),
-        growth,
-        np.full(4, 2.0),
-        group,
-        group,
+    cases = some_cases(
+        np.zeros((4, 1)), np.arange(4), np.full(4, 100.0), growth, np.full(4, 2.0), group
     )
     np.testing.assert_allclose(generalises(survival, cases), peaks)
     found, lowest, ranks = alarms(survival, cases, group)
@@ -140,9 +164,7 @@ def test_alarms_by_hand() -> None:
 def test_onsets_alone_are_the_conditional_life_table() -> None:
     step = np.full(4, 10.0)
     growth = np.log(np.array([20, 40, 80, np.nan]) / 10)
-    cases = Cases(
-        ("x",), np.zeros((4, 1)), np.arange(4), step, growth, np.log(np.full(4, 16.0)), step, step
-    )
+    cases = some_cases(np.zeros((4, 1)), np.arange(4), step, growth, np.log(np.full(4, 16.0)), step)
     predict = onsets_alone(cases)
     survival = predict(cases)
     assert (np.diff(survival, axis=1) <= 0).all()
@@ -163,9 +185,7 @@ def test_the_calibration_map_undoes_a_distortion() -> None:
     survival = 1 - (1 - np.exp(-np.concatenate([[0.0], EDGES]) / 0.8)) ** 2
     survival = np.repeat(survival[None], n, axis=0)
     task = np.array([f"t{i % 4}" for i in range(n)])
-    cases = Cases(
-        ("x",), np.zeros((n, 1)), np.arange(n), np.ones(n), growth, np.full(n, 9.0), task, task
-    )
+    cases = some_cases(np.zeros((n, 1)), np.arange(n), np.ones(n), growth, np.full(n, 9.0), task)
     mapping = calibration_map(survival, cases)
     np.testing.assert_allclose(mapping[1][5:36], np.sqrt(mapping[0][5:36]), atol=0.06)
     again = calibration_map(calibrated(survival, mapping), cases)
@@ -182,14 +202,13 @@ def test_intervals_hold_as_many_onsets_as_they_should() -> None:
     edges = np.concatenate([[0.0], EDGES])
     survival = np.clip(0.5 - (edges - middle[:, None]) / 0.4, 1e-6, 1)
     task = np.array([f"t{i % 5}" for i in range(n)])
-    cases = Cases(
-        ("x",), np.zeros((n, 1)), np.arange(n), np.ones(n), growth, np.full(n, 9.0), task, task
-    )
+    cases = some_cases(np.zeros((n, 1)), np.arange(n), np.ones(n), growth, np.full(n, 9.0), task)
     shares = interval_shares(survival, cases)
-    quantiles = Forecasts(survival, np.tile(shares, (n, 1))).quantiles()
-    inside = (quantiles[0.25] <= growth) & (growth <= quantiles[0.75])
-    assert inside.mean() == pytest.approx(0.5, abs=0.08)
+    quantiles = Forecasts(survival, survival, np.tile(shares, (n, 1))).quantiles()
+    for share, at in quantiles.items():
+        assert (growth <= at).mean() == pytest.approx(share, abs=0.1)
     assert shares[1] < 0.25
+    assert shares[3] > 0.75
     assert (np.diff(shares) >= 0).all()
 
 
@@ -198,7 +217,7 @@ def test_extrapolation_of_a_straight_line() -> None:
     names = ("heldout_loss", "heldout_loss_slope", "heldout_accuracy", "heldout_accuracy_slope")
     columns = np.array([[0.0, -2.0, 0.0, 1.0], [0.0, 1.0, 0.0, -1.0], [np.nan] * 4])
     blank = np.zeros(3)
-    cases = Cases(names, columns, blank.astype(int), blank, blank, blank, blank, blank)
+    cases = some_cases(columns, blank.astype(int), blank, blank, blank, blank, names=names)
     found = extrapolated(cases)
     value = {name: found.columns[:, i] for i, name in enumerate(found.names)}
     assert value["extrapolated_loss"][0] == pytest.approx(np.log(20) / 2)

