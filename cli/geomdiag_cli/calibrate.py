@@ -55,8 +55,9 @@ def command(
         for task, one in best.items():
             console.print(
                 f"{task}: {one['signal']} below {one['level']:.3g} nat, {one['runs']} runs, "
-                f"{one['solved']} solved, AUROC {one['auroc']:.3f}, wrong on left-out seeds "
-                f"{one['error']:.0%}",
+                f"{one['solved']} solved, AUROC {one['auroc']:.3f}, wrong for "
+                f"{one['error'] if one['chosen_error'] is None else one['chosen_error']:.0%} of "
+                "runs of left-out seeds",
                 soft_wrap=True,
                 markup=False,
                 highlight=False,

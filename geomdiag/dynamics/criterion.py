@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ BoolArray = NDArray[np.bool_]
 LEAST = 3
 #: A violation (nats) that never exceeded this is enforced by the network, not learnt.
 ENFORCED = 1e-9
+#: Differences below this (nats) are rounding; the values that a threshold separates are no less.
+FLOOR = 1e-9
 _VARIABLES = ("symmetry_violation", "symmetry_js")
 
 
@@ -64,9 +66,14 @@ class Threshold:
         runs of their seed, or without those of their task for a family's threshold.
     error_low, error_high : float
         Wilson interval of it, 95 %.
+    chosen_error : float
+        Of the threshold with the least `error` alone, else NaN: what `error` becomes when the
+        signal is chosen without the left-out runs, too.
+    crossed : int
+        Solved runs that were above the level and end below it.
     lead : float
-        Median over solved runs of ``t_generalised`` minus the first step from which the signal
-        stays below the level; negative where it falls below later.
+        Median over these of ``t_generalised`` minus the first step from which the signal stays
+        below the level; negative where it falls below later.
     lead_low, lead_high : float
         Quartiles of the same.
     """
@@ -79,6 +86,8 @@ class Threshold:
     error: float
     error_low: float
     error_high: float
+    chosen_error: float
+    crossed: int
     lead: float
     lead_low: float
     lead_high: float
@@ -126,7 +135,7 @@ def best_threshold(values: FloatArray, solved: BoolArray) -> float:
     """
     order = np.argsort(values, kind="stable")
     sorted_values, kinds = values[order], solved[order]
-    logs = np.log(np.maximum(sorted_values, 1e-300))
+    logs = np.log(np.maximum(sorted_values, FLOOR))
     right = np.cumsum(kinds) / kinds.sum()
     wrong = np.cumsum(~kinds) / (~kinds).sum()
     gaps = np.append(np.diff(logs), 0.0)
@@ -135,7 +144,7 @@ def best_threshold(values: FloatArray, solved: BoolArray) -> float:
     best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
     cut = best[np.argmax(gaps[best])]
     if cut == len(values) - 1:
-        return float(sorted_values[-1] * 1.001)
+        return float(max(sorted_values[-1], FLOOR) * 1.001)
     return float(np.exp((logs[cut] + logs[cut + 1]) / 2))
 
 
@@ -195,6 +204,44 @@ def _signal_runs(corpus: xr.Dataset, signal: str) -> _Runs:
     )
 
 
+def _wrong(values: FloatArray, solved: BoolArray, groups: NDArray[Any]) -> tuple[int, int]:
+    """Return how many runs are on the wrong side of thresholds set without their group."""
+    wrong = count = 0
+    for group in np.unique(groups):
+        out = groups == group
+        rest = solved[~out]
+        if rest.all() or not rest.any():
+            continue
+        level = best_threshold(values[~out], rest)
+        wrong += int(((values[out] < level) != solved[out]).sum())
+        count += int(out.sum())
+    return wrong, count
+
+
+def _chosen_error(table: FloatArray, solved: BoolArray, groups: NDArray[Any]) -> float:
+    """Return the error when signal and level are chosen without the left-out runs.
+
+    Parameters
+    ----------
+    table : (signals, n) float array
+        Last values; only signals that every run has.
+    solved, groups : (n,) array
+        As in `_wrong`.
+    """
+    wrong = count = 0
+    for group in np.unique(groups):
+        out = groups == group
+        rest = solved[~out]
+        if rest.all() or not rest.any():
+            continue
+        found = [_wrong(values[~out], rest, groups[~out]) for values in table]
+        best = int(np.argmin([bad / max(seen, 1) for bad, seen in found]))
+        level = best_threshold(table[best][~out], rest)
+        wrong += int(((table[best][out] < level) != solved[out]).sum())
+        count += int(out.sum())
+    return wrong / count if count else math.nan
+
+
 def _threshold(
     signal: str, runs: _Runs, chosen: BoolArray, left_out: NDArray[Any]
 ) -> Threshold | None:
@@ -205,15 +252,7 @@ def _threshold(
     if solved.sum() < LEAST or (~solved).sum() < LEAST:
         return None
     level = best_threshold(values, solved)
-    wrong = count = 0
-    for group in np.unique(groups):
-        out = groups == group
-        rest = solved[~out]
-        if rest.all() or not rest.any():
-            continue
-        own = best_threshold(values[~out], rest)
-        wrong += int(((values[out] < own) != solved[out]).sum())
-        count += int(out.sum())
+    wrong, count = _wrong(values, solved, groups)
     if not count:
         return None
     leads = np.array(
@@ -221,7 +260,9 @@ def _threshold(
             runs.onset[row] - since
             for row in rows[solved]
             for steps, curve in (runs.curves[row],)
+            # a run that was never above it tells nothing of when
             if not math.isnan(since := since_below(steps, curve, level))
+            and np.nanmax(curve) >= level
         ]
     )
     low, middle, high = np.percentile(leads, [25, 50, 75]) if len(leads) else (math.nan,) * 3
@@ -235,6 +276,8 @@ def _threshold(
         error=wrong / count,
         error_low=error_low,
         error_high=error_high,
+        chosen_error=math.nan,
+        crossed=len(leads),
         lead=float(middle),
         lead_low=float(low),
         lead_high=float(high),
@@ -269,8 +312,10 @@ def calibrate(corpus: xr.Dataset, *, source: str = "") -> dict[str, Any]:
     ]
     tasks: dict[str, list[Threshold]] = {}
     families: dict[str, list[Threshold]] = {}
+    last: dict[str, FloatArray] = {}
     for signal in signals:
         runs = _signal_runs(corpus, signal)
+        last[signal] = runs.last
         family = np.array([task.partition(":")[0] for task in runs.task])
         for task in np.unique(runs.task):
             if found := _threshold(signal, runs, runs.task == task, runs.seed):
@@ -286,6 +331,11 @@ def calibrate(corpus: xr.Dataset, *, source: str = "") -> dict[str, Any]:
             f"no task has {LEAST} runs that generalised and {LEAST} that did not, with a known "
             "split and a symmetry that is learnt; a threshold needs both kinds"
         )
+    solved = ~np.isnan(runs.onset)
+    for name, rows in tasks.items():
+        _choose(rows, last, runs.task == name, solved, runs.seed)
+    for name, rows in families.items():
+        _choose(rows, last, family == name, solved, runs.task)
     return {
         "format": "geomdiag-criterion",
         "format_version": 1,
@@ -293,20 +343,35 @@ def calibrate(corpus: xr.Dataset, *, source: str = "") -> dict[str, Any]:
         "source": source,
         "corpus": _digest(corpus),
         "runs": int(corpus.sizes["run"]),
-        "tasks": {name: _ordered(found) for name, found in sorted(tasks.items())},
-        "families": {name: _ordered(found) for name, found in sorted(families.items())},
+        "tasks": {name: _plain(found) for name, found in sorted(tasks.items())},
+        "families": {name: _plain(found) for name, found in sorted(families.items())},
     }
 
 
-def _ordered(found: list[Threshold]) -> list[dict[str, Any]]:
-    best = sorted(found, key=lambda one: (one.error, -one.auroc, one.signal))
-    return [
-        {
-            key: float(f"{value:.6g}") if isinstance(value, float) else value
-            for key, value in asdict(one).items()
-        }
-        for one in best
-    ]
+def _choose(
+    found: list[Threshold],
+    last: Mapping[str, FloatArray],
+    own: BoolArray,
+    solved: BoolArray,
+    groups: NDArray[Any],
+) -> None:
+    """Put the best threshold first, with the error that choosing it so has."""
+    found.sort(key=lambda one: (one.error, -one.auroc, one.signal))
+    table = np.stack([last[one.signal][own] for one in found])
+    full = ~np.isnan(table).any(axis=1)
+    if full.any():
+        error = _chosen_error(table[full], solved[own], groups[own])
+        found[0] = replace(found[0], chosen_error=error)
+
+
+def _plain(found: list[Threshold]) -> list[dict[str, Any]]:
+    return [{key: _json_value(value) for key, value in asdict(one).items()} for one in found]
+
+
+def _json_value(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return None if math.isnan(value) else float(f"{value:.6g}")
 
 
 def _digest(corpus: xr.Dataset) -> str:
@@ -317,7 +382,7 @@ def _digest(corpus: xr.Dataset) -> str:
 
 
 def save_criterion(found: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Write thresholds as JSON, one line a threshold, NaN as null.
+    """Write thresholds as JSON, one line a threshold.
 
     Raises
     ------
@@ -334,7 +399,7 @@ def save_criterion(found: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
 
 def _json(found: Mapping[str, Any]) -> str:
     def line(value: Any) -> str:
-        return json.dumps(_no_nan(value), ensure_ascii=False, allow_nan=False)
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
     parts = []
     for key, value in found.items():
@@ -347,14 +412,6 @@ def _json(found: Mapping[str, Any]) -> str:
         else:
             parts.append(f" {line(key)}: {line(value)}")
     return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def _no_nan(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _no_nan(one) for key, one in value.items()}
-    return value
 
 
 def load_criterion(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -428,16 +485,17 @@ def _verdict(
     since = since_below(steps, values, level)
     was_above = bool((values[~np.isnan(values)] >= level).any())
     bound = f"{signal} < {level:.3g} nat"
+    error = one["chosen_error"] if one.get("chosen_error") is not None else one["error"]
+    trust = (
+        f"; at the end of runs wrong for {error:.0%} of left-out {'seeds' if own else 'tasks'} "
+        f"({one['runs']} runs of {scope})"
+    )
     if math.isnan(since):
-        state = f"not below: {signal} is {_last(values):.3g} nat, not < {level:.3g}"
+        state = f"not below: {signal} is {_last(values):.3g} nat, not < {level:.3g}" + trust
     elif was_above:
-        state = f"below since step {since:.0f}: {bound}"
+        state = f"below since step {since:.0f}: {bound}" + trust
     else:
         state = f"never above, as an untrained network is, which tells nothing: {bound}"
-    state += (
-        f"; wrong for {one['error']:.0%} of runs of left-out {'seeds' if own else 'tasks'} "
-        f"({one['error_low']:.0%} to {one['error_high']:.0%}; {one['runs']} runs of {scope})"
-    )
     return xr.Dataset(
         {
             "threshold": (

@@ -124,7 +124,8 @@ def test_calibration_of_runs_that_are_apart() -> None:
     )
     assert mean["level"] == pytest.approx(np.sqrt(0.04 * 5.0), rel=1e-5)
     assert (best["auroc"], best["error"], best["runs"], best["solved"]) == (1.0, 0.0, 8, 4)
-    assert mean["lead"] == 100
+    assert (mean["lead"], mean["crossed"]) == (100, 4)
+    assert best["chosen_error"] == 0.0
     assert best["error_high"] == pytest.approx(0.324, abs=1e-3)  # Wilson: 0 of 8
     assert found["families"]["modadd"][0]["error"] == 0.0
 
@@ -136,7 +137,16 @@ def test_runs_that_are_not_apart_have_errors() -> None:
         for i in range(40)
     ]
     best = calibrate(collect(runs))["tasks"]["t:n"][0]
-    assert 0.3 < best["error"] < 0.8
+    assert 0.3 < best["chosen_error"] < 0.8
+    # choosing the signal by its own error looks better than it is
+    assert best["error"] <= best["chosen_error"] + 0.1
+
+
+def test_values_at_rounding_level_make_no_gap() -> None:
+    values = np.array([0.0, 1e-14, 2e-3, 1.0])
+    found = best_threshold(values, np.array([True, True, True, False]))
+    assert found == pytest.approx(np.sqrt(2e-3))
+    assert best_threshold(np.array([0.0, 1e-13]), np.array([True, False])) <= 1.001e-9
 
 
 def test_too_few_runs_are_refused() -> None:
