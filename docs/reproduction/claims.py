@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from reproduction.runs import LABELS, Experiment, Run
 from reproduction.stages import both, order_counts, share_words
-from reproduction.statistics import Median
+from reproduction.statistics import median_interval
 from reproduction.threshold import drawn_symmetry, separation
-from reproduction.times import Row
-from reproduction.words import count, listed
+from reproduction.times import COVERAGE, Row, ratio_bounds
+from reproduction.words import count, digits, interval_words, listed
 
 #: Shares of runs from which "it is so" counts as confirmed, and as confirmed in part.
 MOSTLY, HALF = 0.9, 0.5
@@ -73,23 +73,33 @@ def strongest(results: Sequence[list[Row]]) -> tuple[str, str]:
         prior = smallest_ratio(rows, rows[0].experiment.priors)
         if prompt is None or prior is None:
             continue
+        others = {run.seed: run for run in prior.runs}
+        bounds = [ratio_bounds(run, others[run.seed]) for run in prompt.runs if run.seed in others]
+        if not bounds:
+            continue
+        own = median_interval([low for low, _ in bounds], [high for _, high in bounds])
         n += 1
-        yes += prompt[0].at_most < prior[0].at_least
-        evidence.append(f"*{rows[0].experiment.title}*: prompt {prompt[1]}, prior {prior[1]}")
+        yes += own.coverage >= COVERAGE and own.upper < 1
+        names = [LABELS.get(row.variant, row.variant) for row in (prompt, prior)]
+        words = interval_words(own, digits, "unknown").replace("> 0 ", "unknown ")
+        evidence.append(
+            f"*{rows[0].experiment.title}*: {names[0]} over {names[1]} {words}, "
+            f"{count(len(bounds), 'pair')}"
+        )
     if not n:
         return "no runs", ""
     verdict = "confirmed" if yes == n else "confirmed in part" if yes else "not confirmed"
     return f"{verdict} ({yes} of {count(n, 'experiment')})", ". ".join(evidence)
 
 
-def smallest_ratio(rows: Sequence[Row], variants: Sequence[str]) -> tuple[Median, str] | None:
-    """Return the smallest median ratio among variants, with its words."""
+def smallest_ratio(rows: Sequence[Row], variants: Sequence[str]) -> Row | None:
+    """Return the variant with the smallest median ratio to the baseline."""
     found = [
-        (row.ratio, f"{LABELS.get(row.variant, row.variant)} {row.ratio_words}")
+        (row.ratio.at_most, row.ratio.at_least, row.variant, row)
         for row in rows
         if row.ratio is not None and row.variant in variants
     ]
-    return min(found, key=lambda one: (one[0].at_most, one[0].at_least)) if found else None
+    return min(found)[3] if found else None
 
 
 def grokfast_verdict(results: Sequence[list[Row]]) -> tuple[str, str]:
