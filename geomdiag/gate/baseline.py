@@ -203,7 +203,7 @@ def _scalar(value: str | bool | float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.7g}" if math.isfinite(value) else "nan"
+    return f"{value + 0.0:.7g}" if math.isfinite(value) else "nan"
 
 
 def _text(value: str) -> str:

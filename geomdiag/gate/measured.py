@@ -54,7 +54,7 @@ class Measured:
             if name in self.reasons:
                 return self.reasons[name]
         if metric in self.values:
-            return "it is NaN at the last step"
+            return "it is no finite number"
         return "the result has no such number"
 
 

@@ -162,18 +162,18 @@ def to_markdown(verdict: Verdict) -> str:
     """
     calm = [row for row in verdict.rows if row.verdict == "same"]
     telling = [row for row in verdict.rows if row.verdict != "same"]
+    several = len({row.setting for row in verdict.rows}) > 1
     lines = [f"### {headline(verdict)}", ""]
     if telling:
-        lines += [*_table(telling), ""]
+        lines += [*_table(telling, several), ""]
     if calm:
         lines += [f"<details><summary>{len(calm)} within tolerance or noise</summary>", ""]
-        lines += [*_table(calm), "", "</details>", ""]
+        lines += [*_table(calm, several), "", "</details>", ""]
     lines += [f"- {_cell(notice)}" for notice in verdict.notices]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _table(rows: list[Row]) -> list[str]:
-    several = len({row.setting for row in rows}) > 1
+def _table(rows: list[Row], several: bool) -> list[str]:
     first = "| setting " if several else ""
     lines = [
         first + "| metric | verdict | baseline | now | change | in spreads | p | |",
