@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from geomdiag.gate.verdict import Verdict
 
-#: Exit code of a result that is worse than its baseline.
+#: Exit code of a result that is worse than its baseline. A bug in Python has the same: neither may
+#: pass a gate.
 REGRESSED = 1
 
 _STYLES = {"regressed": "bold red", "missing": "bold red", "noise": "yellow", "improved": "green"}
@@ -84,8 +85,10 @@ def command(
         raise typer.Exit(REGRESSED)
 
 
-def print_verdict(console: Console, verdict: Verdict, *, first: str = "baseline") -> None:
-    """Print the rows of a verdict, and why; `first` is what they are held against."""
+def print_verdict(
+    console: Console, verdict: Verdict, *, first: str = "baseline", second: str = "now"
+) -> None:
+    """Print the rows of a verdict, and why; `second` is held against `first`."""
     from rich.table import Table
 
     from geomdiag.gate.reports import number
@@ -98,7 +101,7 @@ def print_verdict(console: Console, verdict: Verdict, *, first: str = "baseline"
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         table.add_column("metric", overflow="fold")
         table.add_column("verdict", no_wrap=True)
-        for heading in (first, "now", "spreads"):
+        for heading in (first, second, "spreads"):
             table.add_column(heading, justify="right", no_wrap=True)
         for row in rows:
             numbers = map(number, (row.baseline, row.value, row.spreads))

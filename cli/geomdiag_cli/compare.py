@@ -34,5 +34,5 @@ def command(
         print_json(to_dict(verdict))
         return
     console = stdout()
-    print_verdict(console, verdict, first="A")
+    print_verdict(console, verdict, first="A", second="B")
     console.print(f"B against A: {counts(verdict)}")

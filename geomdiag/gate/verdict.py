@@ -3,7 +3,7 @@
 A metric has regressed where its change in the worse direction is larger than every tolerance of
 it and, with three seeds or more in the baseline, larger than chance explains: one-sided Student
 t with the baseline's own spread, which is the baseline's prediction interval for the mean of as
-many new runs (Hahn 1969), corrected for the number of metrics (Holm 1979, or Benjamini &
+many new runs (Hahn & Meeker 1991), corrected for the number of metrics (Holm 1979, or Benjamini &
 Hochberg 1995).
 """
 

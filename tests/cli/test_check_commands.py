@@ -138,7 +138,7 @@ def test_validate(geomdiag: Command, good: Path) -> None:
 def test_compare_is_for_people(geomdiag: Command, good: Path, bad: Path) -> None:
     done = geomdiag("compare", good, bad)
     assert done.exit_code == 0, done.stderr
-    assert done.stdout.splitlines()[0].split() == ["metric", "verdict", "A", "now", "spreads"]
+    assert done.stdout.splitlines()[0].split() == ["metric", "verdict", "A", "B", "spreads"]
     assert done.stdout.endswith("B against A: 1 regressed, 2 same\n")
     done = geomdiag("compare", good, bad, "-m", "accuracy*", "--json")
     assert {row["metric"] for row in json.loads(done.stdout)["rows"]} == {
