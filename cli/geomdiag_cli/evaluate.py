@@ -36,7 +36,7 @@ def command(
     runs of the corpus is written as small data; `geomdiag forecast --forecaster` reads it.
     """
     from geomdiag._version import version
-    from geomdiag.dynamics.corpus import load_corpus
+    from geomdiag.dynamics.corpus import digest, load_corpus
     from geomdiag.dynamics.evaluation import evaluate, fit_forecasters
     from geomdiag.dynamics.evaluation_page import page, verdicts
     from geomdiag.dynamics.forecast import save_forecaster
@@ -59,6 +59,7 @@ def command(
         about = {
             "geomdiag_version": version(),
             "source": corpus.name,
+            "corpus": digest(found),
             "runs": evaluation.runs,
             "generalised": evaluation.hopeful,
             "tasks": evaluation.tasks_count,

@@ -6,6 +6,7 @@ Criteria and forecasts are calibrated and judged on it. One row is one checkpoin
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import tempfile
@@ -23,7 +24,16 @@ from geomdiag.dynamics.curves import accuracy, ordered
 from geomdiag.errors import StoreError
 from geomdiag.store import load, save
 
-__all__ = ["CAUSAL", "collect", "join", "load_corpus", "onset", "save_corpus", "signals_of"]
+__all__ = [
+    "CAUSAL",
+    "collect",
+    "digest",
+    "join",
+    "load_corpus",
+    "onset",
+    "save_corpus",
+    "signals_of",
+]
 
 _MATRICES = ("embedding", "unembedding")
 #: Variables of a result that a corpus keeps; with the labels that it keeps of some dims.
@@ -210,6 +220,14 @@ _FACTS: dict[str, type] = {
     "stage_order": str,
     **dict.fromkeys(_BOUNDARIES, np.float64),
 }
+
+
+def digest(corpus: xr.Dataset) -> str:
+    """Return a sha256, hexadecimal, of the numbers that thresholds and forecasts are made from."""
+    found = hashlib.sha256()
+    for name in ("value", "step", "run_index", "t_generalised"):
+        found.update(np.ascontiguousarray(corpus[name].values).tobytes())
+    return found.hexdigest()
 
 
 def join(corpora: Sequence[xr.Dataset]) -> xr.Dataset:

@@ -6,7 +6,6 @@ of (METHOD: arXiv 2603.01968 shows the threshold without a number).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -21,7 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geomdiag._version import version
-from geomdiag.dynamics.corpus import signals_of
+from geomdiag.dynamics.corpus import digest, signals_of
 from geomdiag.errors import GeomdiagError
 
 __all__ = [
@@ -341,7 +340,7 @@ def calibrate(corpus: xr.Dataset, *, source: str = "") -> dict[str, Any]:
         "format_version": 1,
         "geomdiag_version": version(),
         "source": source,
-        "corpus": _digest(corpus),
+        "corpus": digest(corpus),
         "runs": int(corpus.sizes["run"]),
         "tasks": {name: _plain(found) for name, found in sorted(tasks.items())},
         "families": {name: _plain(found) for name, found in sorted(families.items())},
@@ -372,13 +371,6 @@ def _json_value(value: Any) -> Any:
     if not isinstance(value, float):
         return value
     return None if math.isnan(value) else float(f"{value:.6g}")
-
-
-def _digest(corpus: xr.Dataset) -> str:
-    digest = hashlib.sha256()
-    for name in ("value", "step", "run_index", "t_generalised"):
-        digest.update(np.ascontiguousarray(corpus[name].values).tobytes())
-    return digest.hexdigest()
 
 
 def save_criterion(found: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from geomdiag.dynamics.corpus import load_corpus
+from geomdiag.dynamics.corpus import digest, load_corpus
 from geomdiag.dynamics.criterion import calibrate, load_criterion
 from geomdiag.dynamics.forecast import load_forecaster
 from geomdiag.dynamics.forecaster import MODES, cases_of
@@ -56,6 +58,11 @@ def test_thresholds_are_those_of_the_corpus(corpus: xr.Dataset) -> None:
                 assert one["error"] == pytest.approx(other["error"], abs=1e-6)
 
 
+def test_the_forecaster_was_fitted_to_this_corpus(corpus: xr.Dataset) -> None:
+    data = files("geomdiag.dynamics") / "data" / "forecaster.json"
+    assert json.loads(data.read_text(encoding="utf-8"))["corpus"] == digest(corpus)
+
+
 @pytest.mark.parametrize("mode", list(MODES))
 def test_the_forecaster_knows_the_features_and_the_runs(corpus: xr.Dataset, mode: str) -> None:
     model = load_forecaster()[mode]
@@ -64,7 +71,12 @@ def test_the_forecaster_knows_the_features_and_the_runs(corpus: xr.Dataset, mode
     survival = model.survival(cases.columns)
     assert (np.diff(survival, axis=1) <= 1e-12).all()
     # on the runs it was fitted to, soon and never are told apart
-    soon = cases.growth < np.log(1.2)
+    soon = (cases.growth < np.log(1.2)) & ~cases.done
     never = np.isnan(cases.growth) & (cases.seen > np.log(5))
     assert np.median(survival[soon, 5]) < 0.5
     assert np.median(survival[never, 5]) > 0.9
+    # intervals have ends, above the present step and below the reach
+    ends = model.quantiles(cases.columns)
+    assert np.isfinite(ends).all()
+    assert (np.diff(ends, axis=1) >= 0).all()
+    assert (np.median(ends[:, 4] - ends[:, 0])) < np.log(24.5)
