@@ -479,8 +479,8 @@ def _verdict(
     bound = f"{signal} < {level:.3g} nat"
     error = one["chosen_error"] if one.get("chosen_error") is not None else one["error"]
     trust = (
-        f"; at the end of runs wrong for {error:.0%} of left-out {'seeds' if own else 'tasks'} "
-        f"({one['runs']} runs of {scope})"
+        f"; at their end, {error:.0%} of runs of left-out {'seeds' if own else 'tasks'} were on "
+        f"the wrong side ({one['runs']} runs of {scope})"
     )
     if math.isnan(since):
         state = f"not below: {signal} is {_last(values):.3g} nat, not < {level:.3g}" + trust
