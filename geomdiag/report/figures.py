@@ -77,12 +77,8 @@ def figures_of_runs(tree: xr.DataTree) -> list[str]:
     list of str
         HTML.
     """
-    import xarray as xr
-
     from geomdiag.plots import plot_generalisation
 
-    # in one order, however the tree was put together
-    tree = xr.DataTree.from_dict({f"/{name}": tree[name].to_dataset() for name in sorted(tree)})
     tasks: dict[str, int] = {}
     for node in tree.children.values():
         if "step" in node.dims:
@@ -118,7 +114,7 @@ def _drawn(draw: Callable[..., Any], of: Any, prefix: str, words: str) -> str:
         for number in set(plt.get_fignums()) - before:
             plt.close(number)
     return (
-        f'<figure><div class="wide" role="region" tabindex="0" aria-label="Figure, scrolls">'
+        f'<figure><div class="wide" role="group" tabindex="0" aria-label="Figure, scrolls">'
         f"{_inline(text, prefix, words)}</div><figcaption>{escape(words)}</figcaption></figure>"
     )
 

@@ -296,5 +296,12 @@
     pick();
     one("#steps").hidden = false;
   }
+  // a link to a run opens it
+  const open = () => {
+    const target = location.hash && document.getElementById(location.hash.slice(1));
+    if (target && "open" in target) target.open = true;
+  };
+  addEventListener("hashchange", open);
+  open();
   for (const element of all(".js")) element.hidden = false;
 })();

@@ -134,17 +134,23 @@ def render(
     Raises
     ------
     GeomdiagError
-        If the result holds no run, `runs` come without a task or hold none of the result's runs,
-        or matplotlib is not installed.
+        If the result holds no run with a checkpoint, `runs` come without a task or hold none of
+        the result's runs, or matplotlib is not installed.
     """
+    import xarray as xr
+
     from geomdiag.plots.style import pyplot
 
     pyplot()  # or the error that says what to install, before any work
-    if not tree.children:
-        raise GeomdiagError("the result holds no run; there is nothing to report")
+    if all("step" not in node.coords for node in tree.children.values()):
+        raise GeomdiagError("the result holds no run with a checkpoint; there is nothing to report")
     if runs is not None and task is None:
         raise GeomdiagError("found checkpoints without a task; say what they were trained for")
-    most = max(2, PICTURES // len(tree.children))
+    attrs = tree.attrs
+    # in one order, however the tree was put together
+    names = [name for name, node in sorted(tree.children.items()) if "step" in node.coords]
+    tree = xr.DataTree.from_dict({f"/{name}": tree[name].to_dataset() for name in names})
+    most = max(2, PICTURES // len(names))
     told = [
         _gather(place, summary, tree[summary["node"]].to_dataset(), runs, task, model, most)
         for place, summary in enumerate(sorted(summarise(tree), key=_natural))
@@ -164,7 +170,7 @@ def render(
         _table(told),
         _step_by_step(told),
         _runs(told, tree),
-        _about(tree),
+        _about(attrs),
         "</main>",
     ]
     return _frame(heading, "\n".join(body))
@@ -321,7 +327,7 @@ def _table(told: Sequence[_Run]) -> str:
         "<button type=button id=save-all>Everything (JSON)</button></div>"
         "<p class=soft>Violations are means of the symmetric KL divergence, in nats. A dash: not "
         "reached, or not known. <span class=js hidden>Choose a heading to sort by it.</span></p>"
-        '<div class=wide role=region tabindex=0 aria-label="Table of runs, scrolls">'
+        '<div class=wide role=group tabindex=0 aria-label="Table of runs, scrolls">'
         "<table id=runs-table><caption>Each run as it ends</caption>"
         f"<thead><tr>{head}<tbody>{''.join(body)}</table></div></section>"
     )
@@ -374,7 +380,7 @@ def _step_by_step(told: Sequence[_Run]) -> str:
         + panel(
             "values",
             "Numbers at this step",
-            '<div class=tall role=region tabindex=0 aria-label="Numbers, scroll"><table>'
+            '<div class=tall role=group tabindex=0 aria-label="Numbers, scroll"><table>'
             "<caption>To four significant digits</caption>"
             "<thead><tr><th scope=col>quantity<th scope=col>value<tbody></table></div>",
         )
@@ -413,7 +419,7 @@ def _boundaries(one: _Run) -> str:
     if not rows:
         return "<p class=missing>This result tells no boundaries of stages.</p>"
     return (
-        '<div class=wide role=region tabindex=0 aria-label="Boundaries, scrolls"><table>'
+        '<div class=wide role=group tabindex=0 aria-label="Boundaries, scrolls"><table>'
         f"<caption>Where the stages begin, in {one.summary['unit']}s, with intervals</caption>"
         "<thead><tr><th scope=col>boundary<th scope=col>at<th scope=col>evidence"
         f"<tbody>{rows}</table></div>"
@@ -435,7 +441,7 @@ def _steps_table(one: _Run) -> str:
     )
     return (
         f"<details><summary>Numbers of {escape(one.name)} at each {one.summary['unit']}</summary>"
-        '<div class="wide tall" role=region tabindex=0 aria-label="Numbers at each step, scroll">'
+        '<div class="wide tall" role=group tabindex=0 aria-label="Numbers at each step, scroll">'
         "<table><caption>To four significant digits; the download has all of them</caption>"
         f"<thead><tr><th scope=col>{one.summary['unit']}<th scope=col>status{head}"
         f"<tbody>{rows}</table></div></details>"
@@ -497,8 +503,7 @@ def _stage_names(dataset: xr.Dataset) -> list[str]:
     return [str(names.get(value, "unknown")).replace("_", " ") for value in stage.values.tolist()]
 
 
-def _about(tree: xr.DataTree) -> str:
-    attrs = tree.attrs
+def _about(attrs: Mapping[Any, Any]) -> str:
     rows = [
         (label, str(attrs[key]))
         for label, key in (

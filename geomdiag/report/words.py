@@ -96,10 +96,12 @@ def verdict(summary: Summary, since: int | None, share: float | None = None) -> 
     -------
     Verdict
     """
-    return Verdict(_stage(summary), _since(summary, since), _sure(summary, share), _next(summary))
+    return Verdict(
+        _stage(summary, since), _since(summary, since), _sure(summary, share), _next(summary)
+    )
 
 
-def _stage(summary: Summary) -> str:
+def _stage(summary: Summary, since: int | None) -> str:
     if not summary["checkpoints"] or summary["failed"] == summary["checkpoints"]:
         return "Nothing is known: no checkpoint of this run could be analysed."
     known = _STAGES.get(summary["stage"])
@@ -108,7 +110,10 @@ def _stage(summary: Summary) -> str:
     if summary["stage"] == "before":
         return f"Before memorisation. {_generalised(summary)}"
     place = list(_STAGES).index(summary["stage"])
-    return f"Stage {place} of 3, {known[0]}. {_generalised(summary)}"
+    told = f"Stage {place} of 3, {known[0]}"
+    if since is not None:
+        told += f", since {summary['unit']} {since}"
+    return f"{told}. {_generalised(summary)}"
 
 
 def _generalised(summary: Summary) -> str:
