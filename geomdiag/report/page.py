@@ -316,7 +316,9 @@ def _table(told: Sequence[_Run]) -> str:
                     f'<a href="#run{one.place}">{escape(raw)}</a>'
                 )
             elif name in _TEXT:
-                cells.append(f'<td class=text data-value="{escape(raw)}">{escape(raw) or "–"}')
+                cells.append(
+                    f'<td class=text data-value="{escape(raw)}">{escape(_short(raw)) or "–"}'
+                )
             else:
                 cells.append(f'<td data-value="{escape(raw)}">{number(value)}')
         body.append(f"<tr>{''.join(cells)}")
@@ -331,6 +333,12 @@ def _table(told: Sequence[_Run]) -> str:
         "<table id=runs-table><caption>Each run as it ends</caption>"
         f"<thead><tr>{head}<tbody>{''.join(body)}</table></div></section>"
     )
+
+
+def _short(text: str) -> str:
+    """Return a list's first entries where it would make the table's rows high."""
+    entries = text.split(", ")
+    return text if len(entries) <= 5 else f"{', '.join(entries[:4])} and {len(entries) - 4} more"
 
 
 def _merged(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -247,6 +247,13 @@ def test_many_runs_show_their_development_only() -> None:
     assert "With more than 8 runs" in text
 
 
+def test_many_key_blocks_are_shortened_but_kept() -> None:
+    text = render(xr.DataTree.from_dict({"/a": full_run(1, steps=8, blocks=56)}))
+    blocks = ", ".join(f"k={k + 1}" for k in range(56) if k % 5 == 2)
+    assert sorted(Page(text).rows[1][-1].split(", ")) == sorted(blocks.split(", "))
+    assert re.search(r">k=\d+, k=\d+, k=\d+, k=\d+ and 7 more", text)
+
+
 def test_runs_are_in_the_order_of_their_numbers() -> None:
     tree = xr.DataTree.from_dict({f"/seed={i}": full_run(i, steps=8) for i in (10, 9, 1)})
     assert [one["run"] for one in Page(render(tree)).data] == ["seed=1", "seed=9", "seed=10"]
