@@ -28,8 +28,8 @@ from geomdiag_cli.console import ReportingGroup, plain_warnings
 __all__ = ["app", "main"]
 
 EPILOG = (
-    "Exit codes: 0 done; 1 check found a regression; 2 bad arguments or unusable input; 3 done, but "
-    "some checkpoint failed; 130 interrupted."
+    "Exit codes: 0 done; 1 check found a regression; 2 bad arguments or unusable input; 3 done, "
+    "but some checkpoint failed; 130 interrupted."
 )
 
 # Plain help: it reads the same on a terminal, in a pipe and in a log.

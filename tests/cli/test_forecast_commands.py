@@ -41,7 +41,8 @@ def test_forecast_of_a_run_that_still_goes_on(result: Path) -> None:
     text = " ".join(invoke("forecast", result).split())
     assert "seed=0" in text
     assert "from losses and geometry" in text
-    assert "chance that it does not within 24 times as many steps" in text
+    assert "(24.5 times this) with a chance of" in text
+    assert "90 % interval" in text
     found = json.loads(invoke("forecast", result, "--budget", 5000, "--json"))["runs"]["seed=0"]
     assert set(found) == {"step", "verdict", "geometry", "losses"}
     for mode in ("geometry", "losses"):

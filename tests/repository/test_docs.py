@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import geomdiag as gd
-from geomdiag.training import recipe as recipes
 from geomdiag.training import load_recipes, train
+from geomdiag.training import recipe as recipes
 
 ROOT = Path(__file__).resolve().parents[2]
 
