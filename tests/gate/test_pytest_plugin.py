@@ -1,4 +1,4 @@
-"""The pytest plugin, in pytest runs of its own."""
+"""The pytest plugin, in pytest runs of its own: in one process NumPy would be loaded twice."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def test_shape(geometry_regression):
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     # a test file that is written twice within a second is read twice
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     return pytester
 
 
 def run(project: pytest.Pytester, values: str, *arguments: str) -> pytest.RunResult:
     project.makepyfile(test_it=TEST.format(values=values))
-    return project.runpytest("-p", "no:cacheprovider", *arguments)
+    return project.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
 
 
 def test_the_plugin_is_an_entry_point() -> None:
@@ -109,7 +109,7 @@ def test_every_test_and_every_call_has_a_file_of_its_own(project: pytest.Pyteste
             geometry_regression.check({"x": 1.0})
         """
     )
-    done = project.runpytest("-p", "no:cacheprovider", "--geometry-update")
+    done = project.runpytest_subprocess("-p", "no:cacheprovider", "--geometry-update")
     done.assert_outcomes(passed=3, failed=1)
     done.stdout.fnmatch_lines(["*called twice in one test; give each call a name*"])
     assert sorted(path.name for path in (project.path / "geometry").iterdir()) == [
@@ -146,8 +146,8 @@ def test_results_of_a_run_a_tree_and_a_path(project: pytest.Pytester) -> None:
         """
     )
     arguments = ("-p", "no:cacheprovider")
-    project.runpytest(*arguments, "--geometry-update").assert_outcomes(passed=3)
-    project.runpytest(*arguments).assert_outcomes(passed=3)
+    project.runpytest_subprocess(*arguments, "--geometry-update").assert_outcomes(passed=3)
+    project.runpytest_subprocess(*arguments).assert_outcomes(passed=3)
     texts = {
         path.name.split("_")[-1]: path.read_text(encoding="utf-8")
         for path in (project.path / "geometry").iterdir()
