@@ -49,7 +49,7 @@ def plot_errors(errors: Mapping[str, Mapping[float, float]], *, ax: Axes | None 
     return ax
 
 
-_DASHES = ("-", "--", ":", "-.", (0, (5, 1)))
+_DASHES = ("--", (0, (1, 3)), ":", "-.", (0, (5, 1)), "-")
 
 
 @styled
