@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import geomdiag as gd
 from geomdiag.dynamics.corpus import save_corpus
+from geomdiag.dynamics.hazard import SETTINGS
 from geomdiag_cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,9 +100,12 @@ def test_own_thresholds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert done.exit_code == 2
 
 
-def test_evaluate_writes_a_page_and_a_forecaster(tmp_path: Path) -> None:
+def test_evaluate_writes_a_page_and_a_forecaster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
-    corpus = save_corpus(a_corpus(tasks=4, seeds=9), tmp_path / "mine.zarr.zip")
+    monkeypatch.setitem(SETTINGS, "max_iter", 5)  # quick; how good it is, other tests ask
+    corpus = save_corpus(a_corpus(tasks=3, seeds=6), tmp_path / "mine.zarr.zip")
     page, forecaster = tmp_path / "docs" / "page.md", tmp_path / "forecaster.json"
     text = invoke("evaluate", corpus, "--out", page, "--save", forecaster)
     assert "90 % intervals cover" in text
