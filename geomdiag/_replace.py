@@ -20,7 +20,7 @@ from pathlib import Path
 
 from geomdiag.errors import StoreError
 
-__all__ = ["plain_errors", "recover", "replacing"]
+__all__ = ["plain_errors", "recover", "replacing", "write_text"]
 
 _active: set[Path] = set()  # temporaries of writings under way in this process
 
@@ -56,6 +56,20 @@ def plain_errors(target: Path) -> Iterator[None]:
             f"cannot write {target}: {error.strerror or error}. {remedy}, or choose another "
             "output path. A result that was there before is untouched."
         ) from error
+
+
+def write_text(text: str, path: str | os.PathLike[str]) -> Path:
+    """Write a text, replacing an earlier file in one step; return where it lies.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written.
+    """
+    target = Path(path).resolve()
+    with plain_errors(target), replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    return target
 
 
 def _flush(path: Path) -> None:

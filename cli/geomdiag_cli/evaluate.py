@@ -35,6 +35,7 @@ def command(
     Takes some minutes for some hundred runs. With --save, the forecaster that is fitted to all
     runs of the corpus is written as small data; `geomdiag forecast --forecaster` reads it.
     """
+    from geomdiag._replace import write_text
     from geomdiag._version import version
     from geomdiag.dynamics.corpus import digest, load_corpus
     from geomdiag.dynamics.evaluation import evaluate, fit_forecasters
@@ -54,7 +55,7 @@ def command(
             command=f"geomdiag evaluate {corpus.name} --out {out.name}",
             pictures=drawn(evaluation, out),
         )
-        out.write_text(text, encoding="utf-8")
+        write_text(text, out)
     if save is not None:
         about = {
             "geomdiag_version": version(),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,16 @@ from geomdiag.dynamics.criterion import auroc
 from geomdiag.dynamics.forecaster import (
     QUANTILES,
     Cases,
+    Fit,
     Predict,
     calibrated,
     calibration_map,
     chance_at,
-    fit_cases,
-    given_onset,
-    growth_quantile,
     interval_shares,
     judged_out_of_fold,
+    quantiles_given_onset,
 )
-from geomdiag.dynamics.hazard import EDGES
+from geomdiag.dynamics.hazard import EDGES, MARKS
 
 __all__ = [
     "ALARM_RATES",
@@ -148,13 +146,10 @@ def extrapolated(cases: Cases) -> Cases:
             reach = np.where(goes, distance / slope, EDGES[-1])
         more[name] = np.clip(reach, 0.0, EDGES[-1])
         more[flag] = goes.astype(np.float64)
-    return Cases(
+    return replace(
+        cases,
         names=(*cases.names, *more),
         columns=np.column_stack([cases.columns, *more.values()]),
-        **{
-            key: getattr(cases, key)
-            for key in ("run", "step", "growth", "seen", "done", "planned", "task", "setting")
-        },
     )
 
 
@@ -180,31 +175,16 @@ def onsets_alone(train: Cases) -> Predict:
 
     def predict(cases: Cases) -> FloatArray:
         now = np.log(cases.step)[:, None]
-        later = now + np.concatenate([[0.0], EDGES])
+        later = now + MARKS
         result: FloatArray = np.exp(logs(later) - logs(now))
         return result
 
     return predict
 
 
-def factor_of_now(factor: float) -> Callable[[Cases], Predict]:
-    """Return a way of forecasting that always says the same: so many times the present step."""
-    edges = np.concatenate([[0.0], EDGES])
-
-    def fit(_: Cases) -> Predict:
-        return lambda cases: np.tile((edges < math.log(factor)).astype(float), (len(cases.step), 1))
-
-    return fit
-
-
-def hazard_on(names: Sequence[str]) -> Callable[[Cases], Predict]:
-    """Return a way of fitting that looks at some features only."""
-
-    def fit(train: Cases) -> Predict:
-        model = fit_cases(train.only(names))
-        return lambda cases: model.survival(cases.only(names).columns)
-
-    return fit
+def factor_of_now(cases: Cases, factor: float) -> FloatArray:
+    """Return forecasts that always say the same: so many times the present step."""
+    return np.tile((math.log(factor) > MARKS).astype(float), (len(cases.step), 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,18 +214,15 @@ class Forecasts:
 
         Given that the onset comes by the last edge.
         """
-        return {
-            share: growth_quantile(given_onset(self.plain), self.shares[:, i])
-            for i, share in enumerate(QUANTILES)
-        }
+        found = quantiles_given_onset(self.plain, self.shares)
+        return dict(zip(QUANTILES, found.T, strict=True))
 
 
 def backtest(
     cases: Cases,
-    fit: Callable[[Cases], Predict],
+    fit: Fit,
     groups: NDArray[np.str_],
     *,
-    inner: NDArray[np.str_] | None = None,
     folds: int | None = None,
 ) -> Forecasts:
     """Return forecasts of every case by models that were fitted and calibrated without its group.
@@ -257,9 +234,7 @@ def backtest(
     fit : callable
         Cases → (Cases → survival).
     groups : (n,) str array
-        What is left out as a whole.
-    inner : (n,) str array, optional
-        What the calibration leaves out in turn among the rest; the groups if left out.
+        What is left out as a whole; among the rest, the calibration leaves out in turn, too.
     folds : int, optional
         Groups are dealt into so many folds; one each if left out.
 
@@ -267,17 +242,15 @@ def backtest(
     -------
     Forecasts
     """
-    inner = groups if inner is None else inner
     names = np.unique(groups)
-
     survival = np.full((len(groups), len(EDGES) + 1), np.nan)
     plain = survival.copy()
     shares = np.full((len(groups), len(QUANTILES)), np.nan)
     count = len(names) if folds is None else min(folds, len(names))
     for fold in range(count):
         out = np.isin(groups, names[fold::count])
-        train, own = cases.of(~out), inner[~out]
-        apart, rest = judged_out_of_fold(train, own, fit)
+        train = cases.of(~out)
+        apart, rest = judged_out_of_fold(train, groups[~out], fit)
         mapping = calibration_map(rest, apart)
         plain[out] = fit(train)(cases.of(out))
         survival[out] = calibrated(plain[out], mapping)
@@ -337,8 +310,7 @@ def score(forecasts: Forecasts, cases: Cases) -> Score:
     -------
     Score
     """
-    judged = ~cases.done & cases.planned
-    forecasts, cases = forecasts.of(judged), cases.of(judged)
+    forecasts, cases = forecasts.of(cases.judged), cases.of(cases.judged)
     ranked = crps(forecasts.survival, cases.growth, cases.seen)
     everyone = _mean_over_runs(ranked, cases.run)
     use = ~np.isnan(cases.growth)
@@ -445,7 +417,7 @@ def alarms(
     float
         AUROC of the highest chance.
     """
-    judged = ~cases.done & cases.planned
+    judged = cases.judged
     survival, cases, groups = survival[judged], cases.of(judged), groups[judged]
     runs, peaks = run_peaks(survival, cases)
     first = np.unique(cases.run, return_index=True)[1]

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from geomdiag._replace import plain_errors, replacing
-from geomdiag.dynamics.crossings import REACHED
+from geomdiag.dynamics.crossings import rises_for_good
 from geomdiag.dynamics.curves import accuracy, ordered
 from geomdiag.errors import StoreError
 from geomdiag.store import load, save
@@ -30,7 +30,7 @@ __all__ = [
     "digest",
     "join",
     "load_corpus",
-    "onset",
+    "runs_of",
     "save_corpus",
     "signals_of",
 ]
@@ -97,33 +97,12 @@ def signals_of(dataset: xr.Dataset) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-def onset(steps: ArrayLike, values: ArrayLike, level: float = REACHED) -> tuple[float, float]:
-    """Return the last step below a level and the first from which a curve stays at or above it.
-
-    Parameters
-    ----------
-    steps : (n,) int array
-        Increasing.
-    values : (n,) float array
-        Missing values (NaN) are passed over.
-    level : float
-        Level.
-
-    Returns
-    -------
-    float, float
-        The first is NaN when the curve is there from its first step on, both are NaN when it
-        does not end there.
-    """
-    curve = np.asarray(values, dtype=np.float64)
-    known = ~np.isnan(curve)
-    at, there = np.asarray(steps)[known], curve[known] >= level
-    if not len(at) or not there[-1]:
-        return math.nan, math.nan
-    below = np.flatnonzero(~there)
-    if not len(below):
-        return math.nan, float(at[0])
-    return float(at[below[-1]]), float(at[below[-1] + 1])
+def runs_of(corpus: xr.Dataset) -> list[slice]:
+    """Return the rows of each run of a corpus."""
+    ends = np.searchsorted(
+        corpus["run_index"].values, np.arange(corpus.sizes["run"]), side="right"
+    ).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def collect(
@@ -165,21 +144,23 @@ def collect(
         names.append(name)
         steps.append(dataset["step"].values.astype(np.int64))
         columns.append(signals_of(dataset))
-        train, heldout = accuracy(dataset, "train"), accuracy(dataset, "heldout")
-        after, generalised = onset(heldout.steps, heldout.values)
+        memorised = rises_for_good(accuracy(dataset, "train"))
+        generalised = rises_for_good(accuracy(dataset, "heldout"))
         stages = "stage_order" in dataset and "stage_boundary" in dataset
         facts["task"].append(str(dataset.attrs.get("task", "")))
         facts["setting"].append(name.rpartition("/")[0])
         facts["architecture"].append(str(dataset.attrs.get("architecture", "")))
         facts["recipe"].append((recipes or {}).get(name, ""))
         facts["last_step"].append(float(steps[-1][-1]))
-        facts["t_memorised"].append(onset(train.steps, train.values)[1])
-        facts["t_generalised"].append(generalised)
-        facts["t_generalised_after"].append(after)
+        facts["t_memorised"].append(memorised.value)
+        facts["t_generalised"].append(generalised.value)
+        facts["t_generalised_after"].append(
+            math.nan if generalised.or_earlier else generalised.lower
+        )
         facts["stage_order"].append(str(dataset["stage_order"].values) if stages else "")
-        for name in _BOUNDARIES:
-            one = dataset["stage_boundary"].sel(boundary=name) if stages else math.nan
-            facts[name].append(float(one))
+        for boundary in _BOUNDARIES:
+            one = dataset["stage_boundary"].sel(boundary=boundary) if stages else math.nan
+            facts[boundary].append(float(one))
     if not names:
         raise StoreError("there are no runs to make a corpus of")
     signals = sorted({signal for own in columns for signal in own})

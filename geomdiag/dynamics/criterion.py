@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from geomdiag._replace import write_text
 from geomdiag._version import version
-from geomdiag.dynamics.corpus import digest, signals_of
+from geomdiag.dynamics.corpus import digest, runs_of, signals_of
+from geomdiag.dynamics.derived import over_runs, replaced
+from geomdiag.dynamics.features import ENFORCED
 from geomdiag.errors import GeomdiagError
 
 __all__ = [
@@ -39,8 +43,6 @@ BoolArray = NDArray[np.bool_]
 
 #: Runs of either kind below which a threshold means nothing.
 LEAST = 3
-#: A violation (nats) that never exceeded this is enforced by the network, not learnt.
-ENFORCED = 1e-9
 #: Differences below this (nats) are rounding; the values that a threshold separates are no less.
 FLOOR = 1e-9
 _VARIABLES = ("symmetry_violation", "symmetry_js")
@@ -177,8 +179,9 @@ class _Runs:
     onset: FloatArray
     curves: list[tuple[NDArray[np.int64], FloatArray]]
 
-    @property
+    @cached_property
     def last(self) -> FloatArray:
+        """Value at the end of each; NaN where there is none, or the network enforces it."""
         return np.array([_last(values) for _, values in self.curves])
 
 
@@ -191,30 +194,33 @@ def _last(values: FloatArray) -> float:
 
 def _signal_runs(corpus: xr.Dataset, signal: str) -> _Runs:
     value = corpus["value"].sel(signal=signal).values.astype(np.float64)
-    index, steps = corpus["run_index"].values, corpus["step"].values
+    steps = corpus["step"].values
     names = corpus["run"].values.astype(str)
-    starts = np.searchsorted(index, np.arange(len(names)))
-    ends = np.searchsorted(index, np.arange(len(names)), side="right")
     return _Runs(
         task=corpus["task"].values.astype(str),
         seed=np.array([name.rpartition("/")[2] for name in names]),
         onset=corpus["t_generalised"].values.astype(np.float64),
-        curves=[(steps[a:b], value[a:b]) for a, b in zip(starts, ends, strict=True)],
+        curves=[(steps[rows], value[rows]) for rows in runs_of(corpus)],
     )
 
 
 def _wrong(values: FloatArray, solved: BoolArray, groups: NDArray[Any]) -> tuple[int, int]:
     """Return how many runs are on the wrong side of thresholds set without their group."""
     wrong = count = 0
-    for group in np.unique(groups):
-        out = groups == group
-        rest = solved[~out]
-        if rest.all() or not rest.any():
-            continue
-        level = best_threshold(values[~out], rest)
+    for out in _left_out(solved, groups):
+        level = best_threshold(values[~out], solved[~out])
         wrong += int(((values[out] < level) != solved[out]).sum())
         count += int(out.sum())
     return wrong, count
+
+
+def _left_out(solved: BoolArray, groups: NDArray[Any]) -> Iterator[BoolArray]:
+    """Yield the runs of each group without which there are still runs of both kinds."""
+    for group in np.unique(groups):
+        out = groups == group
+        rest = solved[~out]
+        if rest.any() and not rest.all():
+            yield out
 
 
 def _chosen_error(table: FloatArray, solved: BoolArray, groups: NDArray[Any]) -> float:
@@ -228,14 +234,10 @@ def _chosen_error(table: FloatArray, solved: BoolArray, groups: NDArray[Any]) ->
         As in `_wrong`.
     """
     wrong = count = 0
-    for group in np.unique(groups):
-        out = groups == group
-        rest = solved[~out]
-        if rest.all() or not rest.any():
-            continue
-        found = [_wrong(values[~out], rest, groups[~out]) for values in table]
+    for out in _left_out(solved, groups):
+        found = [_wrong(values[~out], solved[~out], groups[~out]) for values in table]
         best = int(np.argmin([bad / max(seen, 1) for bad, seen in found]))
-        level = best_threshold(table[best][~out], rest)
+        level = best_threshold(table[best][~out], solved[~out])
         wrong += int(((table[best][out] < level) != solved[out]).sum())
         count += int(out.sum())
     return wrong / count if count else math.nan
@@ -381,12 +383,7 @@ def save_criterion(found: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
     StoreError
         If it cannot be written.
     """
-    from geomdiag._replace import plain_errors, replacing
-
-    target = Path(path).resolve()
-    with plain_errors(target), replacing(target) as temporary:
-        temporary.write_text(_json(found), encoding="utf-8")
-    return target
+    return write_text(_json(found), path)
 
 
 def _json(found: Mapping[str, Any]) -> str:
@@ -427,6 +424,12 @@ def load_criterion(path: str | os.PathLike[str] | None = None) -> dict[str, Any]
     return found
 
 
+@cache
+def _own() -> dict[str, Any]:
+    """Return the thresholds that come with geomdiag, read once for all runs."""
+    return load_criterion()
+
+
 def _candidates(found: Mapping[str, Any], task: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for one in found.get("tasks", {}).get(task, []):
         yield task, one
@@ -452,7 +455,7 @@ def criterion(dataset: xr.Dataset, found: Mapping[str, Any] | None = None) -> xr
         below it, NaN if it does not end below; ``threshold_verdict`` (): both in words, with the
         expected error. Only the words where no threshold is known.
     """
-    found = load_criterion() if found is None else found
+    found = _own() if found is None else found
     task = str(dataset.attrs.get("task", ""))
     signals = signals_of(dataset)
     for scope, one in _candidates(found, task):
@@ -540,14 +543,7 @@ def apply_criterion(tree: xr.DataTree, found: Mapping[str, Any]) -> xr.DataTree:
     xr.DataTree
         The same tree with the variables of `criterion`.
     """
-    nodes = {}
-    for node in tree.subtree:
-        dataset = node.to_dataset(inherit=False)
-        if "step" in dataset.dims:
-            dataset = dataset.drop_vars(_VARIABLES_MADE, errors="ignore")
-            dataset = dataset.merge(criterion(dataset, found))
-        nodes[node.path] = dataset
-    return xr.DataTree.from_dict(nodes)
+    return over_runs(tree, lambda run: replaced(run, criterion(run, found), _VARIABLES_MADE))
 
 
 _VARIABLES_MADE = ("threshold", "below_since", "threshold_verdict")

@@ -22,10 +22,10 @@ from geomdiag.dynamics.backtest import (
     extrapolated,
     factor_of_now,
     generalises,
-    hazard_on,
     onsets_alone,
     score,
 )
+from geomdiag.dynamics.corpus import runs_of
 from geomdiag.dynamics.criterion import auroc
 from geomdiag.dynamics.forecaster import (
     MODES,
@@ -35,6 +35,7 @@ from geomdiag.dynamics.forecaster import (
     cases_of,
     chance_at,
     fit_forecaster,
+    hazard_on,
 )
 from geomdiag.errors import GeomdiagError
 
@@ -188,11 +189,11 @@ def evaluate(
 
 def _last_accuracy(corpus: xr.Dataset) -> FloatArray:
     """Return the held-out accuracy that each run ends at."""
-    rows = np.searchsorted(corpus["run_index"].values, np.arange(corpus.sizes["run"]), side="right")
+    last = [rows.stop - 1 for rows in runs_of(corpus)]
     name = "accuracy[heldout]"
     if name not in corpus["signal"].values:
         return np.full(corpus.sizes["run"], np.nan)
-    found: FloatArray = corpus["value"].sel(signal=name).values[rows - 1].astype(np.float64)
+    found: FloatArray = corpus["value"].sel(signal=name).values[last].astype(np.float64)
     return found
 
 
@@ -213,7 +214,7 @@ def _forecast(job: _Job) -> Forecasts:
 
     name, cases, features, groups = job
     if name == TWICE:
-        survival = factor_of_now(2.0)(cases)(cases)
+        survival = factor_of_now(cases, 2.0)
         return Forecasts(survival, survival, np.tile(QUANTILES, (len(survival), 1)))
     fit = onsets_alone if name == ONSETS else hazard_on(features)
     folds = CONFIGURATION_FOLDS if groups == "setting" else None
@@ -246,8 +247,7 @@ def _judged(
 
 def _asked(survival: FloatArray, cases: Cases, share: float) -> tuple[float, int, int]:
     """Return AUROC at a share of each run's budget, and the runs of both kinds."""
-    judged = ~cases.done & cases.planned
-    survival, cases = survival[judged], cases.of(judged)
+    survival, cases = survival[cases.judged], cases.of(cases.judged)
     chance = generalises(survival, cases)
     # of each run the last moment before that share; later onsets only
     before = np.exp(-cases.seen) <= share
@@ -283,7 +283,7 @@ def reliability(
     """
     horizon = math.log(factor)
     happened = ~np.isnan(cases.growth) & (cases.growth <= horizon)
-    known = (cases.seen >= horizon) & ~cases.done & cases.planned
+    known = (cases.seen >= horizon) & cases.judged
     chance = chance_at(survival, np.full(len(survival), horizon))[known]
     happened = happened[known]
     place = np.minimum((chance * bins).astype(int), bins - 1)

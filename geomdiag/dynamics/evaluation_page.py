@@ -19,6 +19,7 @@ from geomdiag.dynamics.evaluation import (
     table,
     tasks_table,
 )
+from geomdiag.dynamics.forecaster import MODES
 
 __all__ = ["page", "verdicts"]
 
@@ -30,7 +31,7 @@ LABEL_FREE = 1.5
 #: Among the alarms, the requested rate that the expectation is about.
 _REQUESTED = 0.05
 
-_MODES = ("geometry", "losses")
+_MODES = tuple(MODES)
 
 
 def _baselines(evaluation: Evaluation) -> dict[str, Judged]:

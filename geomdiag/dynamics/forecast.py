@@ -15,9 +15,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from geomdiag.dynamics.corpus import onset as stays_from
+from geomdiag._replace import write_text
 from geomdiag.dynamics.corpus import signals_of
+from geomdiag.dynamics.crossings import rises_for_good
 from geomdiag.dynamics.curves import accuracy
+from geomdiag.dynamics.derived import over_runs, replaced
 from geomdiag.dynamics.features import features
 from geomdiag.dynamics.forecaster import (
     FIRST,
@@ -54,18 +56,13 @@ def save_forecaster(
     StoreError
         If it cannot be written.
     """
-    from geomdiag._replace import plain_errors, replacing
-
-    target = Path(path).resolve()
     values = {
         "format": "geomdiag-forecaster",
         "format_version": 1,
         **about,
         "modes": {mode: one.to_dict() for mode, one in found.items()},
     }
-    with plain_errors(target), replacing(target) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    return target
+    return write_text(json.dumps(values, indent=1) + "\n", path)
 
 
 def load_forecaster(path: str | os.PathLike[str] | None = None) -> dict[str, Forecaster]:
@@ -78,15 +75,11 @@ def load_forecaster(path: str | os.PathLike[str] | None = None) -> dict[str, For
     """
     if path is None:
         return _own()
-    return (
-        _parsed(Path(path).read_text(encoding="utf-8"), str(path))
-        if Path(path).is_file()
-        else (_missing(path))
-    )
-
-
-def _missing(path: str | os.PathLike[str]) -> dict[str, Forecaster]:
-    raise GeomdiagError(f"there is no forecaster at {path}; `geomdiag evaluate --save` makes one")
+    if not Path(path).is_file():
+        raise GeomdiagError(
+            f"there is no forecaster at {path}; `geomdiag evaluate --save` makes one"
+        )
+    return _parsed(Path(path).read_text(encoding="utf-8"), str(path))
 
 
 @cache
@@ -152,9 +145,9 @@ def forecast_run(
     chance = np.full((*shape, len(HORIZONS)), np.nan)
     onset = np.full((*shape, len(QUANTILES)), np.nan)
     never = np.full(shape, np.nan)
+    found = features(steps, signals, MODES[modes[-1]])  # the last mode sees what the others see
     for i, mode in enumerate(modes):
         model = forecasters[mode]
-        found = features(steps, signals, MODES[mode])
         columns = np.stack([found[name] for name in model.hazard.names], axis=1)[late]
         survival = model.survival(columns)
         now = steps[late].astype(np.float64)
@@ -221,11 +214,8 @@ def _verdict(
     never: FloatArray,
     budget: float | None,
 ) -> str:
-    if "losses" in modes:
-        heldout = accuracy(dataset, "heldout")
-        since = stays_from(heldout.steps, heldout.values)[1]
-        if not math.isnan(since):
-            return "has generalised: nothing to forecast"
+    if "losses" in modes and rises_for_good(accuracy(dataset, "heldout")).exists:
+        return "has generalised: nothing to forecast"
     i = len(modes) - 1
     if np.isnan(onset[i]).all():
         return f"no forecast: it begins at step {FIRST}, and the last checkpoint is of {steps[-1]}"
@@ -285,15 +275,12 @@ def forecast(
     """
     if budget is not None and not (math.isfinite(budget) and budget > 0):
         raise GeomdiagError(f"budget: found {budget!r}, expected a positive number of steps")
-    nodes = {}
-    for node in tree.subtree:
-        dataset = node.to_dataset(inherit=False)
-        if "step" in dataset.dims:
-            more = forecast_run(dataset, budget=budget, forecasters=forecasters)
-            old = [name for name in _VARIABLES if name in dataset]
-            dataset = dataset.drop_vars(old).drop_dims(_DIMS, errors="ignore").merge(more)
-        nodes[node.path] = dataset
-    return xr.DataTree.from_dict(nodes)
+
+    def again(run: xr.Dataset) -> xr.Dataset:
+        made = forecast_run(run, budget=budget, forecasters=forecasters)
+        return replaced(run, made, _VARIABLES, _DIMS)
+
+    return over_runs(tree, again)
 
 
 _VARIABLES = ("onset_probability", "onset", "onset_never", "forecast_verdict")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from geomdiag.dynamics.corpus import runs_of
 from geomdiag.dynamics.features import GEOMETRY, LOSSES, features
-from geomdiag.dynamics.hazard import EDGES, Hazard, fit_hazard
+from geomdiag.dynamics.hazard import EDGES, MARKS, Hazard, fit_hazard
 
 __all__ = [
     "MODES",
@@ -27,9 +28,11 @@ __all__ = [
     "fit_forecaster",
     "given_onset",
     "growth_quantile",
+    "hazard_on",
     "interval_shares",
     "judged_out_of_fold",
     "out_of_fold",
+    "quantiles_given_onset",
     "spaced",
 ]
 
@@ -50,9 +53,6 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 #: Mode → the signals it may look at.
 MODES: Mapping[str, Any] = {"geometry": GEOMETRY, "losses": {**GEOMETRY, **LOSSES}}
-
-
-_PER_CASE = ("run", "step", "growth", "seen", "done", "planned", "task", "setting")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,21 +94,22 @@ class Cases:
     task: NDArray[np.str_]
     setting: NDArray[np.str_]
 
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """Which cases forecasts are calibrated on and judged by, (n,)."""
+        return ~self.done & self.planned
+
     def of(self, rows: Any) -> Cases:
         """Return some of the cases."""
         return Cases(
-            names=self.names,
-            **{key: getattr(self, key)[rows] for key in ("columns", *_PER_CASE)},
+            self.names,
+            **{field.name: getattr(self, field.name)[rows] for field in fields(self)[1:]},
         )
 
     def only(self, names: Sequence[str]) -> Cases:
         """Return the cases with some of the features."""
         chosen = [self.names.index(name) for name in names]
-        return Cases(
-            names=tuple(names),
-            columns=self.columns[:, chosen],
-            **{key: getattr(self, key) for key in _PER_CASE},
-        )
+        return replace(self, names=tuple(names), columns=self.columns[:, chosen])
 
     def weights(self) -> FloatArray:
         """Return weights under which runs of a task, and tasks up to a root, count alike."""
@@ -137,16 +138,15 @@ def cases_of(corpus: xr.Dataset, mode: str) -> Cases:
     """
     value = corpus["value"].values
     signals = corpus["signal"].values.astype(str).tolist()
-    index, steps = corpus["run_index"].values, corpus["step"].values
+    steps = corpus["step"].values
     onset, last = corpus["t_generalised"].values, corpus["last_step"].values
     setting = corpus["setting"].values.astype(str)
-    kept_by_all = _kept_by_all(index, steps, setting)
+    kept_by_all = _kept_by_all(corpus["run_index"].values, steps, setting)
     parts: dict[str, list[Any]] = {
         key: [] for key in ("columns", "run", "step", "growth", "seen", "done", "planned")
     }
     names: tuple[str, ...] = ()
-    for run in range(corpus.sizes["run"]):
-        rows = np.flatnonzero(index == run)
+    for run, rows in enumerate(runs_of(corpus)):
         own = {
             name: column.astype(np.float64)
             for name, column in zip(signals, value[:, rows], strict=True)
@@ -208,7 +208,17 @@ def fit_cases(cases: Cases) -> Hazard:
     return fit_hazard(thin.names, thin.columns, thin.growth, thin.seen, thin.weights())
 
 
-def out_of_fold(cases: Cases, groups: NDArray[Any], fit: Fit, *, folds: int = FOLDS) -> FloatArray:
+def hazard_on(names: Sequence[str]) -> Fit:
+    """Return a way of fitting that looks at some features only."""
+
+    def fit(train: Cases) -> Predict:
+        model = fit_cases(train.only(names))
+        return lambda cases: model.survival(cases.only(names).columns)
+
+    return fit
+
+
+def out_of_fold(cases: Cases, groups: NDArray[Any], fit: Fit) -> FloatArray:
     """Return survival forecasts of every case by models fitted without its group.
 
     Parameters
@@ -216,18 +226,16 @@ def out_of_fold(cases: Cases, groups: NDArray[Any], fit: Fit, *, folds: int = FO
     cases : Cases
         Cases.
     groups : (n,) array
-        What is left out together, such as the task; dealt into `folds` by size.
+        What is left out together, such as the task; dealt into `FOLDS` by size.
     fit : callable
         Cases → (Cases → survival).
-    folds : int
-        Number of models.
 
     Returns
     -------
     (n, k + 1) float array
     """
     names, counts = np.unique(groups, return_counts=True)
-    load = np.zeros(min(folds, len(names)))
+    load = np.zeros(min(FOLDS, len(names)))
     fold_of: dict[Any, int] = {}
     for name, count in sorted(
         zip(names.tolist(), counts.tolist(), strict=True), key=lambda x: -x[1]
@@ -247,8 +255,7 @@ def judged_out_of_fold(cases: Cases, groups: NDArray[Any], fit: Fit) -> tuple[Ca
     kept = spaced(cases)
     apart, own = cases.of(kept), groups[kept]
     survival = out_of_fold(apart, own, fit)
-    ahead = ~apart.done & apart.planned
-    return apart.of(ahead), survival[ahead]
+    return apart.of(apart.judged), survival[apart.judged]
 
 
 def chance_at(survival: FloatArray, growth: FloatArray) -> FloatArray:
@@ -256,10 +263,9 @@ def chance_at(survival: FloatArray, growth: FloatArray) -> FloatArray:
 
     Within a stretch survival is taken as linear in the logarithm of the step.
     """
-    edges = np.concatenate([[0.0], EDGES])
-    at = np.clip(growth, 0.0, edges[-1])
-    right = np.clip(np.searchsorted(edges, at, side="left"), 1, len(edges) - 1)
-    share = (at - edges[right - 1]) / (edges[right] - edges[right - 1])
+    at = np.clip(growth, 0.0, MARKS[-1])
+    right = np.clip(np.searchsorted(MARKS, at, side="left"), 1, len(MARKS) - 1)
+    share = (at - MARKS[right - 1]) / (MARKS[right] - MARKS[right - 1])
     rows = np.arange(len(at))
     result: FloatArray = 1 - (
         survival[rows, right - 1] * (1 - share) + survival[rows, right] * share
@@ -282,7 +288,6 @@ def growth_quantile(survival: FloatArray, share: float | FloatArray) -> FloatArr
     (n,) float array
         Infinite where the chance is not reached by the last edge.
     """
-    edges = np.concatenate([[0.0], EDGES])
     wanted = 1 - np.broadcast_to(np.asarray(share, dtype=np.float64), len(survival))
     reached = survival <= wanted[:, None] + 1e-12
     right = np.where(reached.any(axis=1), reached.argmax(axis=1), 0)
@@ -291,7 +296,7 @@ def growth_quantile(survival: FloatArray, share: float | FloatArray) -> FloatArr
     fall = survival[rows, left] - survival[rows, right]
     over = np.maximum(survival[rows, left] - wanted, 0.0)
     part = np.where(fall > 0, over / np.where(fall > 0, fall, 1.0), 1.0)
-    found: FloatArray = edges[left] + np.minimum(part, 1.0) * (edges[right] - edges[left])
+    found: FloatArray = MARKS[left] + np.minimum(part, 1.0) * (MARKS[right] - MARKS[left])
     return np.where(reached.any(axis=1), found, np.inf)
 
 
@@ -372,6 +377,26 @@ def interval_shares(survival: FloatArray, cases: Cases) -> FloatArray:
     return shares
 
 
+def quantiles_given_onset(survival: FloatArray, shares: FloatArray) -> FloatArray:
+    """Return the growth of the logarithm of the step at each of `QUANTILES`.
+
+    Given that the onset comes by the last edge.
+
+    Parameters
+    ----------
+    survival : (n, k + 1) float array
+        Forecasts, not calibrated.
+    shares : (5,) or (n, 5) float array
+        See `interval_shares`.
+
+    Returns
+    -------
+    (n, 5) float array
+    """
+    given = given_onset(survival)
+    return np.stack([growth_quantile(given, share) for share in shares.T], axis=1)
+
+
 @dataclass(frozen=True, eq=False)
 class Forecaster:
     """A hazard with its calibration.
@@ -421,8 +446,7 @@ class Forecaster:
         -------
         (n, 5) float array
         """
-        given = given_onset(self.hazard.survival(columns))
-        return np.stack([growth_quantile(given, share) for share in self.shares], axis=1)
+        return quantiles_given_onset(self.hazard.survival(columns), self.shares)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
@@ -464,12 +488,7 @@ def fit_forecaster(cases: Cases, mode: str) -> Forecaster:
     -------
     Forecaster
     """
-    apart, folds = judged_out_of_fold(cases, cases.task, _fit)
+    apart, folds = judged_out_of_fold(cases, cases.task, hazard_on(cases.names))
     mapping = calibration_map(folds, apart)
     shares = interval_shares(folds, apart)
     return Forecaster(mode, fit_cases(cases), mapping, shares)
-
-
-def _fit(cases: Cases) -> Predict:
-    model = fit_cases(cases)
-    return lambda some: model.survival(some.columns)

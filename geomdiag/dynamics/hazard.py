@@ -20,12 +20,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from geomdiag.errors import GeomdiagError
 
-__all__ = ["EDGES", "Hazard", "Tree", "fit_hazard", "stretches"]
+__all__ = ["EDGES", "MARKS", "Hazard", "Tree", "fit_hazard", "stretches"]
 
 FloatArray = NDArray[np.float64]
 
 #: Ends of the stretches, as logarithms of the factor by which the step grows; the last is 24.5.
 EDGES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2)
+
+#: The present step, and these ends: what a survival forecast has a column for.
+MARKS = np.array([0.0, *EDGES])
 
 #: Few leaves and much shrinkage: tasks that were never seen are to be forecast.
 SETTINGS: dict[str, Any] = {

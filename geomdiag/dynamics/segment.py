@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
+from geomdiag.dynamics.derived import replaced
 from geomdiag.dynamics.plateau import SAMPLES
 from geomdiag.dynamics.stages import stages
 from geomdiag.errors import GeomdiagError
@@ -46,8 +47,6 @@ def segment(tree: xr.DataTree, *, samples: int = SAMPLES, seed: int = 0) -> xr.D
         dataset = node.to_dataset()
         old = [one for one in dataset.variables if str(one).startswith("stage")]
         found = stages(dataset, samples=samples, seed=seed)
-        rest = dataset.drop_vars(old).drop_dims(["boundary", "fact"], errors="ignore")
-        merged = rest.merge(found.reindex(step=rest["step"]), join="exact")
-        merged.attrs = dataset.attrs
-        nodes[f"/{name}"] = merged
+        made = found.reindex(step=dataset["step"])
+        nodes[f"/{name}"] = replaced(dataset, made, old, ("boundary", "fact"))
     return xr.DataTree.from_dict(nodes)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from geomdiag._replace import plain_errors, replacing
+from geomdiag._replace import plain_errors
+from geomdiag._replace import write_text as replace_text
 
 __all__ = ["write_text"]
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> Path:
-    """Write a text, replacing an earlier file in one step.
+    """Write a text, replacing an earlier file in one step and making its folder.
 
     Parameters
     ----------
@@ -31,6 +32,4 @@ def write_text(text: str, path: str | os.PathLike[str]) -> Path:
     target = Path(path).resolve()
     with plain_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-    return target
+    return replace_text(text, target)

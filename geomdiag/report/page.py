@@ -93,13 +93,9 @@ def report(
     StoreError
         If the file cannot be written.
     """
-    from geomdiag._replace import plain_errors, replacing
+    from geomdiag._replace import write_text
 
-    text = render(tree, runs=runs, task=task, model=model, title=title)
-    target = Path(path).resolve()
-    with plain_errors(target), replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-    return target
+    return write_text(render(tree, runs=runs, task=task, model=model, title=title), path)
 
 
 def render(

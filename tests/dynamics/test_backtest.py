@@ -16,7 +16,6 @@ from geomdiag.dynamics.backtest import (
     crps,
     extrapolated,
     generalises,
-    hazard_on,
     onsets_alone,
     score,
 )
@@ -27,6 +26,7 @@ from geomdiag.dynamics.forecaster import (
     calibration_map,
     cases_of,
     fit_forecaster,
+    hazard_on,
     interval_shares,
 )
 from geomdiag.dynamics.hazard import EDGES

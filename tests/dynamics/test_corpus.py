@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from geomdiag.dynamics.corpus import collect, join, load_corpus, onset, save_corpus, signals_of
+from geomdiag.dynamics.corpus import collect, join, load_corpus, runs_of, save_corpus, signals_of
 from geomdiag.errors import StoreError
 
 
@@ -65,7 +65,11 @@ def test_signals_are_named_by_variable_and_labels() -> None:
     ],
 )
 def test_onset_is_bracketed(values: list[float], expected: tuple[float, float]) -> None:
-    np.testing.assert_array_equal(onset(np.array([0, 5, 9]), np.array(values)), expected)
+    run = a_run(0, history=False).assign_coords(step=[0, 5, 9])
+    run["accuracy"].loc[{"part": "heldout"}] = values
+    corpus = collect([("a", run)])
+    found = (corpus["t_generalised_after"].item(), corpus["t_generalised"].item())
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_onsets_come_from_the_runs_own_curves_where_it_has_some() -> None:
@@ -80,6 +84,7 @@ def test_rows_of_runs_follow_one_another() -> None:
     other = a_run(1).drop_vars("logit_scale").isel(step=[0, 2])
     corpus = collect([("x", a_run(0)), ("y", other)], recipes={"y": '{"name": "y"}'})
     np.testing.assert_array_equal(corpus["run_index"], [0, 0, 0, 1, 1])
+    assert runs_of(corpus) == [slice(0, 3), slice(3, 5)]
     np.testing.assert_array_equal(corpus["step"], [0, 10, 100, 0, 100])
     scale = corpus["value"].sel(signal="logit_scale").values
     np.testing.assert_allclose(scale[:3], a_run(0)["logit_scale"].values, rtol=1e-6)
