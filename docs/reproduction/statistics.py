@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom, rankdata
+from scipy.stats import binom
+
+from geomdiag.dynamics import criterion
 
 #: Probability that an interval of a median should at least have, where the runs are enough.
 COVERAGE = 0.9
@@ -64,10 +66,8 @@ def auroc(low: ArrayLike, high: ArrayLike) -> float:
 
     Ties count half (Mann-Whitney).
     """
-    first, second = np.asarray(low), np.asarray(high)
-    ranks = rankdata(np.concatenate([first, second]))
-    above = ranks[len(first) :].sum() - len(second) * (len(second) + 1) / 2
-    return float(above / (len(first) * len(second)))
+    values = np.concatenate([low, high])
+    return criterion.auroc(values, np.arange(len(values)) >= np.size(low))
 
 
 def auroc_interval(area: float, m: int, n: int, z: float = 1.959964) -> tuple[float, float]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from geomdiag.plots.dynamics import BOUNDARIES
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -14,16 +16,6 @@ __all__ = ["BOUNDARIES", "Verdict", "number", "overview", "stage_since", "verdic
 
 Summary = Mapping[str, Any]
 
-#: Boundary to plain words.
-BOUNDARIES = {
-    "t_memorised": "memorised",
-    "t_symmetry": "symmetry begins",
-    "t_generalised": "generalised",
-    "t_acquired": "symmetry settled",
-    "t_geometry": "geometry begins",
-    "t_settled": "geometry settled",
-    "t_solved": "solved",
-}
 #: Stage to the words for it, and to the boundary it begins at.
 _STAGES = {
     "before": ("before memorisation", ""),

@@ -20,11 +20,27 @@ __all__ = [
     "Format",
     "NotACheckpointError",
     "missing_extra",
+    "read_head",
     "refusal",
 ]
 
 #: Bytes of a file's beginning that recognition is given.
 HEAD = 512
+
+
+def read_head(path: Path) -> bytes:
+    """Return the beginning of a file.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
 
 class NotACheckpointError(CheckpointError):

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from geomdiag.checkpoints.curves import step_columns
 from geomdiag.checkpoints.formats.archives import Archive
 from geomdiag.checkpoints.formats.contract import (
-    HEAD,
     Contents,
     Entry,
     NotACheckpointError,
     missing_extra,
+    read_head,
     refusal,
 )
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of, plain_value
@@ -263,11 +263,7 @@ class HDF5Format:
 
     def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
         """Return the one checkpoint in `path`; see `Format.open`."""
-        try:
-            with path.open("rb") as file:
-                head = file.read(HEAD)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+        head = read_head(path)
         if not head.startswith(MAGIC):
             raise refusal(path, head, "an HDF5 file")
         return open_hdf5(path)

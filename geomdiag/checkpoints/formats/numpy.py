@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from geomdiag.checkpoints.curves import step_columns
 from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import (
-    HEAD,
     Contents,
     Entry,
     NotACheckpointError,
+    read_head,
     refusal,
 )
 from geomdiag.checkpoints.formats.dumps import ARRAYS, is_scalar_name, kind_of, plain_value
@@ -221,11 +221,7 @@ class NumpyFormat:
 
     def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:
         """Return the one checkpoint in `path`; see `Format.open`."""
-        try:
-            with path.open("rb") as file:
-                head = file.read(HEAD)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+        head = read_head(path)
         if head.startswith(MAGIC):
             return _open_one(path)
         if not head.startswith(b"PK"):

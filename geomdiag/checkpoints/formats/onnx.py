@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomdiag.checkpoints.formats.contract import (
-    HEAD,
     Contents,
     Entry,
     NotACheckpointError,
     missing_extra,
+    read_head,
     refusal,
 )
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, plain_value
@@ -294,11 +294,7 @@ class ONNXFormat:
 
     def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
         """Return the one checkpoint in `path`; see `Format.open`."""
-        try:
-            with path.open("rb") as file:
-                head = file.read(HEAD)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+        head = read_head(path)
         if not head.startswith(b"\x08"):
             raise refusal(path, head, "an ONNX model")
         places, metadata, left_out = _read(path)

@@ -23,7 +23,7 @@ from geomdiag.checkpoints.formats.contract import (
     missing_extra,
 )
 from geomdiag.checkpoints.formats.layout import Layout, choose_network, read_beside, steps_of
-from geomdiag.checkpoints.formats.raw import RAW, strict_json
+from geomdiag.checkpoints.formats.raw import DAMAGED, RAW, strict_json
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError
@@ -67,14 +67,7 @@ def _describe(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
                 keys[".".join(leading)] = leading
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-    ) as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{path}: not the description of an Orbax checkpoint, truncated or damaged "
             f"({type(error).__name__}: {error}); save or copy the folder again"

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from geomdiag.checkpoints.formats.archives import Archive
 from geomdiag.checkpoints.formats.contract import (
-    HEAD,
     Contents,
     Entry,
     NotACheckpointError,
+    read_head,
     refusal,
 )
 from geomdiag.checkpoints.formats.layout import Layout, interpret
@@ -81,11 +81,7 @@ class TorchMap(TensorMap):
 
 def _read(path: Path, allow_pickle: bool) -> Any:
     """Unpickle `path` with weights only, its storages mapped rather than read."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    head = read_head(path)
     zipped = head.startswith(_ZIP)
     if not zipped and not head.startswith(b"\x80"):
         raise refusal(path, head, "a torch.save file (zip archive or pickle)")

@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
-__all__ = ["RAW", "Place", "RawMap", "check_span", "strict_json", "widen"]
+__all__ = ["DAMAGED", "RAW", "Place", "RawMap", "check_span", "strict_json", "widen"]
+
+#: What reading a damaged description of tensors raises.
+DAMAGED = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
 
 #: Type name to the NumPy type of its bytes, little-endian.
 RAW: Mapping[str, str] = {

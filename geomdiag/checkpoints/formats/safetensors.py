@@ -22,7 +22,7 @@ from geomdiag.checkpoints.formats.contract import (
     refusal,
 )
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of, plain_value
-from geomdiag.checkpoints.formats.raw import Place, RawMap, strict_json
+from geomdiag.checkpoints.formats.raw import DAMAGED, Place, RawMap, strict_json
 from geomdiag.checkpoints.formats.sharding import read_index
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
@@ -78,14 +78,7 @@ def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
         places = {name: _place(path, name, item, 8 + length) for name, item in header.items()}
     except CheckpointError:
         raise
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-    ) as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{path}: the safetensors header is damaged ({type(error).__name__}: {error}); "
             "save or download the file again"

@@ -19,7 +19,7 @@ from geomdiag.checkpoints.formats.contract import Contents, Entry, NotACheckpoin
 from geomdiag.checkpoints.formats.dumps import plain_value
 from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.program import Program, refuse_to_run
-from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap, check_span, strict_json
+from geomdiag.checkpoints.formats.raw import DAMAGED, RAW, Place, RawMap, check_span, strict_json
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
@@ -70,14 +70,7 @@ def _read(path: Path) -> dict[str, Place]:
             places[name] = _place(archive, f"{root}data/weights/", name, item, big)
     except CheckpointError:
         raise
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-    ) as error:
+    except DAMAGED as error:
         raise CheckpointError(
             f"{path}: the description of the weights is damaged ({type(error).__name__}: "
             f"{error}); save the program again"
