@@ -14,6 +14,8 @@ from reproduction.statistics import best_threshold
 from reproduction.threshold import drawn_symmetry, separation
 from reproduction.times import Row, compare
 
+from geomdiag.plots.style import settled
+
 #: Okabe and Ito's colours, told apart by colour-blind readers; markers differ as well.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 STYLE: Any = {
@@ -157,5 +159,6 @@ def write_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
             strict=True,
         ):
             paths.append(folder / f"reproduction-{name}.svg")
-            figure.savefig(paths[-1], metadata={"Date": None, "Creator": None})
+            with settled(figure):
+                figure.savefig(paths[-1], metadata={"Date": None, "Creator": None})
     return paths

@@ -15,6 +15,7 @@ from geomdiag.errors import GeomdiagError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = [
     "BANDS",
@@ -27,6 +28,7 @@ __all__ = [
     "legend_beside",
     "pyplot",
     "save_figure",
+    "settled",
     "style",
     "styled",
 ]
@@ -158,6 +160,30 @@ def legend_beside(ax: Axes, **options: Any) -> None:
         )  # fmt: skip
 
 
+@contextmanager
+def settled(figure: Figure) -> Iterator[None]:
+    """Lay a figure out, and hold it there inside the block.
+
+    The solver behind constrained layout leaves other last digits from time to time, and names
+    inside an SVG are made of them.
+    """
+    engine = figure.get_layout_engine()
+    if engine is None:
+        yield
+        return
+    figure.draw_without_rendering()
+    held = [(one, one.get_in_layout()) for one in figure.axes]
+    figure.set_layout_engine("none")
+    try:
+        for one, _ in held:
+            one.set_position(np.round(one.get_position(original=True).bounds, 6).tolist())
+        yield
+    finally:
+        for one, in_layout in held:
+            one.set_in_layout(in_layout)
+        figure.set_layout_engine(engine)
+
+
 def save_figure(drawn: Axes | Iterable[Axes], path: str | os.PathLike[str]) -> Path:
     """Write the figure that Axes belong to; the same figure gives the same bytes.
 
@@ -185,7 +211,7 @@ def save_figure(drawn: Axes | Iterable[Axes], path: str | os.PathLike[str]) -> P
     target = Path(path).resolve()
     kind = check_format(target)
     figure: Any = next(iter(np.atleast_1d(np.asarray(drawn, dtype=object)).flat)).figure
-    with plain_errors(target), replacing(target) as temporary, style():
+    with plain_errors(target), replacing(target) as temporary, style(), settled(figure):
         # what is an image inside a drawing is to be sharp on any screen
         dpi = "figure" if kind == "png" else 300
         figure.savefig(temporary, format=kind, dpi=dpi, metadata=_UNDATED[kind])

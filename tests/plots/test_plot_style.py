@@ -135,3 +135,20 @@ def test_the_style_holds_inside_the_block_alone() -> None:
     with style():
         assert mpl.rcParams["svg.hashsalt"] == "geomdiag"
     assert mpl.rcParams["svg.hashsalt"] == before
+
+
+def test_writing_leaves_the_layout_as_it_was(tmp_path: Path) -> None:
+    """What holds the layout still while a figure is written ends with it."""
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(2, 1, layout="constrained")
+    engine = figure.get_layout_engine()
+    one = save_figure(panels, tmp_path / "one.svg").read_bytes()
+    assert figure.get_layout_engine() is engine
+    assert all(panel.get_in_layout() for panel in panels)
+    assert one == save_figure(panels, tmp_path / "two.svg").read_bytes()
+    panels[0].set_ylabel("wide\nlabel\nof\nmany\nlines")
+    before = panels[0].get_position().x0
+    save_figure(panels, tmp_path / "three.svg")
+    assert panels[0].get_position().x0 > before
+    plt.close(figure)
