@@ -146,13 +146,15 @@ def words(signal: str) -> str:
 
 def _fullest(corpus: xr.Dataset, signals: NDArray[np.str_], chosen: NDArray[np.int64]) -> str:
     """Return the mean violation that most runs have and that some learnt."""
+    from geomdiag.dynamics.features import ENFORCED
+
     best, most = "", 0
     for signal in signals:
         if not (signal.startswith("symmetry_violation[") and signal.endswith(",mean]")):
             continue
         rows = np.isin(corpus["run_index"].values, chosen)
         values = corpus["value"].sel(signal=signal).values[rows]
-        if np.nanmax(values, initial=0.0) <= 1e-9:
+        if np.nanmax(values, initial=0.0) <= ENFORCED:
             continue  # built into the network
         count = int((~np.isnan(last_values(corpus, signal)[chosen])).sum())
         if count > most:
