@@ -49,6 +49,51 @@ class TensorMap(Mapping[str, NDArray[Any]], ABC):
         """Return `spec` of every tensor, in stored order."""
         return {name: self.spec(name) for name in self}
 
+    def rows(self, name: str, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """Return some entries along the first axis of `name`, without the others where it can.
+
+        Formats that keep a tensor as plain bytes, mapped or in chunks read those entries only;
+        from the others the whole tensor is read first.
+
+        Parameters
+        ----------
+        name : str
+            Of a tensor with at least one axis.
+        indices : (m,) int
+            Entries from 0 on, in any order, repeated or not.
+
+        Returns
+        -------
+        (m, ...) array
+
+        Raises
+        ------
+        KeyError
+            If there is no such tensor.
+        CheckpointError
+            If the tensor has no axis, an index lies outside it, or the file cannot be read.
+        """
+        shape = self.spec(name).shape
+        wanted = np.asarray(indices)
+        if not wanted.size:
+            wanted = wanted.astype(np.int64)
+        if not shape or wanted.ndim != 1 or wanted.dtype.kind not in "iu":
+            raise CheckpointError(
+                f"rows of {name!r} were asked for by {wanted.dtype} of shape {wanted.shape}, and "
+                f"the tensor has shape {shape}; expected a list of integers and at least one axis"
+            )
+        outside = wanted[(wanted < 0) | (wanted >= shape[0])]
+        if outside.size:
+            raise CheckpointError(
+                f"{name!r} of shape {shape} has no row {outside[0]}: rows go from 0 to "
+                f"{shape[0] - 1}"
+            )
+        return self._rows(name, wanted.astype(np.int64))
+
+    def _rows(self, name: str, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the rows that `rows` has checked; formats that can read less do so here."""
+        return self[name][indices]
+
 
 class _Arrays(TensorMap):
     """Arrays that are in memory already."""
@@ -260,6 +305,8 @@ class Series:
         What a person should know: left-out files, contradictions, guesses.
     unit : {"step", "epoch", ""}
         What the steps count, where the run says.
+    coordinates : mapping of str to int, float or str
+        Settings that the names of its folders and file spell out (``seed=3/wd=1.0``).
     """
 
     name: str
@@ -271,6 +318,7 @@ class Series:
     split: Split | None = None
     notices: list[str] = field(default_factory=list)
     unit: str = ""
+    coordinates: Mapping[str, int | float | str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.checkpoints)

@@ -112,6 +112,11 @@ class Archive:
             )
         return self.members[name]
 
+    def compressed(self, name: str) -> bool:
+        """Return whether a member's bytes are not its values as they are."""
+        info = self._info(name)
+        return info.compress_type != zipfile.ZIP_STORED or bool(info.flag_bits & 0x1)
+
     def place(self, name: str) -> tuple[int, int]:
         """Return the byte at which an uncompressed member begins, and its size.
 
@@ -121,7 +126,7 @@ class Archive:
             If it is missing, compressed, encrypted or cut off.
         """
         info = self._info(name)
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1:
+        if self.compressed(name):
             raise CheckpointError(
                 f"{self.path}: {name!r} is compressed or encrypted, which its writer never does; "
                 "save the file again"

@@ -196,6 +196,12 @@ class _FlaxMap(TensorMap):
             return parts[0].reshape(array.spec.shape)
         return np.concatenate([part.ravel() for part in parts]).reshape(array.spec.shape)
 
+    def _rows(self, name: str, indices: NDArray[np.int64]) -> NDArray[Any]:
+        pieces = self._arrays[name].pieces
+        if len(pieces) != 1 or pieces[0].spec.shape != self._arrays[name].spec.shape:
+            return self[name][indices]
+        return RawMap({name: pieces[0]}).rows(name, indices)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
 

@@ -185,11 +185,18 @@ class HDF5Map(TensorMap):
         return self._found.specs[name]
 
     def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._read(name, ())
+
+    def _rows(self, name: str, indices: NDArray[np.int64]) -> NDArray[Any]:
+        wanted, back = np.unique(indices, return_inverse=True)  # h5py takes them increasing
+        return self._read(name, wanted)[back]
+
+    def _read(self, name: str, selection: Any) -> NDArray[Any]:
         place = self._found.datasets[name]
         with _opened(self._path, self._member) as file:
             if place not in file:
                 raise CheckpointError(f"{self._path}: changed since it was opened; open it again")
-            value: NDArray[Any] = np.asarray(file[place][()])
+            value: NDArray[Any] = np.asarray(file[place][selection])
         if self._found.specs[name].dtype == "bfloat16":
             flat = np.frombuffer(value.tobytes(), "<u2")
             return widen(flat, "bfloat16").reshape(value.shape)

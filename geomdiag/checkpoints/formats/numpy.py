@@ -64,6 +64,10 @@ class NpzMap(TensorMap):
         self._specs[name]  # KeyError for a name that is not there
         return _read(self._path, name, allow_pickle=self._allow_pickle)
 
+    def _rows(self, name: str, indices: NDArray[np.int64]) -> NDArray[Any]:
+        place = _stored_place(self._path, name)
+        return self[name][indices] if place is None else RawMap({name: place}).rows(name, indices)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._specs)
 
@@ -120,6 +124,25 @@ def place_of_array(
         strides = tuple(math.prod(spec.shape[:axis]) for axis in range(len(spec.shape)))
     big = dtype.byteorder == ">" or (dtype.byteorder == "=" and sys.byteorder == "big")
     return Place(path, offset, spec, strides, big)
+
+
+def _stored_place(path: Path, name: str) -> Place | None:
+    """Return where an array lies in an ``.npz``, or None if it does not lie there as it is."""
+    archive = Archive(path)
+    member = f"{name}.npy"
+    if archive.compressed(member):
+        return None
+    start, _ = archive.place(member)
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            spec, dtype, by_columns = read_header(file)
+            return place_of_array(path, file.tell(), spec, dtype, by_columns)
+    except DAMAGE as error:
+        raise CheckpointError(
+            f"{path}: the array {name!r} cannot be read ({type(error).__name__}: {error}); "
+            "save or copy the file again"
+        ) from error
 
 
 def _read_specs(path: Path) -> dict[str, TensorSpec]:

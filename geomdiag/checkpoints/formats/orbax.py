@@ -127,10 +127,16 @@ class _OrbaxMap(TensorMap):
         return self._specs[name]
 
     def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._read(name, ...)
+
+    def _rows(self, name: str, indices: NDArray[np.int64]) -> NDArray[Any]:
+        return self._read(name, indices)
+
+    def _read(self, name: str, selection: Any) -> NDArray[Any]:
         stored = self._names[name]
         array = _open_array(self._path, self._held, stored)
         try:
-            value: NDArray[Any] = array.read().result()
+            value: NDArray[Any] = array[selection].read().result()
         except Exception as error:  # as above
             raise CheckpointError(
                 f"{self._path.parent}: the array {name!r} cannot be read; truncated or damaged "

@@ -29,6 +29,7 @@ from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 __all__ = ["FORMAT", "PyTorchFormat"]
@@ -53,10 +54,19 @@ class TorchMap(TensorMap):
         return TensorSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._array(name, None)
+
+    def _rows(self, name: str, indices: NDArray[np.int64]) -> NDArray[Any]:
+        return self._array(name, indices)
+
+    def _array(self, name: str, rows: NDArray[np.int64] | None) -> NDArray[Any]:
         import torch
 
         tensor = self._tensors[name].detach()
+        plain = tensor.layout == torch.strided and not tensor.is_quantized
         try:
+            if rows is not None and plain:  # of a mapped file, only these are touched
+                tensor, rows = tensor[torch.from_numpy(rows)], None
             if tensor.is_quantized:
                 tensor = tensor.dequantize()
             if tensor.layout != torch.strided:
@@ -70,7 +80,7 @@ class TorchMap(TensorMap):
                 f"{self._path}: the tensor {name!r} ({self.spec(name)}) cannot be turned into an "
                 f"array: {error}"
             ) from error
-        return array
+        return array if rows is None else array[rows]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)

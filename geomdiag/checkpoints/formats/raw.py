@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,13 @@ class Place:
         dtype = np.dtype(RAW[self.spec.dtype])
         return dtype.newbyteorder(">") if self.big_endian else dtype
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether the elements follow each other in row-major order."""
+        shape = self.spec.shape
+        plain = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        return self.strides is None or self.strides == plain
+
 
 class RawMap(TensorMap):
     """Tensors at known places; each is read when it is asked for."""
@@ -113,11 +120,56 @@ class RawMap(TensorMap):
         view = np.lib.stride_tricks.as_strided(flat, place.spec.shape, steps, writeable=False)
         return view.copy(order="C")
 
+    def _rows(self, name: str, indices: NDArray[np.int64]) -> NDArray[Any]:
+        place = self._places[name]
+        inner = place.spec.shape[1:]
+        if not (len(indices) and place.by_rows):
+            return self[name][indices]
+        width = math.prod(inner) * place.raw.itemsize
+        wanted, back = np.unique(indices, return_inverse=True)
+        data = bytearray()
+        try:
+            with place.path.open("rb", buffering=0) as file:
+                for first, count in _stretches(wanted):
+                    file.seek(place.offset + first * width)
+                    data += read_exactly(file, count * width, place.path, name)
+        except OSError as error:
+            raise CheckpointError(f"{place.path}: cannot be read: {error}") from error
+        flat = widen(np.frombuffer(data, dtype=place.raw), place.spec.dtype)
+        return flat.reshape(len(wanted), *inner)[back]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+def _stretches(indices: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield increasing indices as (first, count) of those that follow each other."""
+    for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1):
+        yield int(run[0]), len(run)
+
+
+def read_exactly(file: IO[bytes], size: int, path: Path, name: str) -> bytes:
+    """Return the next `size` bytes of a file that may give fewer at a time.
+
+    Raises
+    ------
+    CheckpointError
+        If the file ends before.
+    """
+    pieces: list[bytes] = []
+    while size:
+        piece = file.read(size)
+        if not piece:
+            raise CheckpointError(
+                f"{path}: the file ends inside {name!r}; it changed since it was opened. Open it "
+                "again."
+            )
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 def span(shape: Sequence[int], strides: Sequence[int] | None) -> int:
