@@ -52,6 +52,22 @@ Of the root: `task`, `task_parameters`, `geomdiag_version`, `configuration`, `sp
 `run_config`, `assumptions`, `notices`, `not_computed`, `not_applicable`, `configuration` (what a
 stored step must agree with to be used again). Results hold no time of making: the same input
 gives the same bytes.
+
+## Coordinates from names
+
+Settings that the names of a run's folders or file spell out (`runs/seed=3/wd=1.0/`, see
+[formats](formats.md#sweeps)) are scalar coordinates of its node: `run["seed"]` is 3. A run whose
+names say nothing has none. A setting that is called like a variable or a dim (`loss=mse`) is the
+coordinate `name_loss`, in every run. So runs become one dataset:
+
+```python
+import geomdiag as gd
+import xarray as xr
+
+tree = gd.load("runs.geomdiag.zarr")
+nodes = [node.to_dataset() for node in tree.children.values() if "seed" in node.coords]
+many = xr.concat(nodes, "seed", data_vars="all", coords="minimal", compat="override")
+```
 """
 
 

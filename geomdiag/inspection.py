@@ -66,6 +66,8 @@ class RunInspection:
     task : str
         With the parameters told by the checkpoints; empty when none was asked for or it does
         not fit.
+    coordinates : mapping of str to int, float or str
+        Settings that the names of its folders and file spell out.
     recorded_task : str
         What the run itself says it was trained on; empty where it does not.
     fitting : tuple of str
@@ -103,6 +105,7 @@ class RunInspection:
     unreadable: int
     steps: tuple[int, int] | None
     unit: str = ""
+    coordinates: Mapping[str, int | float | str] = field(default_factory=dict)
     task: str = ""
     recorded_task: str = ""
     fitting: tuple[str, ...] = ()
@@ -198,6 +201,7 @@ def _look(series: Series, plan: Plan | None, model: Any, notices: tuple[str, ...
         "unreadable": sum(bool(one.error) for one in series),
         "steps": (int(series.steps[0]), int(series.steps[-1])) if len(series) else None,
         "unit": series.unit,
+        "coordinates": dict(series.coordinates),
         "recorded_task": said_task(series),
         "split": series.split.source if series.split is not None else "unknown",
         "recorded": tuple(series.history.values) if series.history is not None else (),

@@ -29,6 +29,7 @@ def summarise(tree: xr.DataTree) -> list[dict[str, Any]]:
         could be analysed; None or an empty mapping means that there is no such number.
 
         ``run``, ``task``, ``architecture`` : str
+        ``coordinates`` : settings that the names of the run's folders spell out, by name
         ``checkpoints``, ``failed``, ``partial`` : int
         ``errors`` : list of dict with ``step``, ``status``, ``error``
         ``steps`` : first and last step, or None
@@ -71,6 +72,9 @@ def _run(name: str, node: xr.DataTree) -> dict[str, Any]:
         "task": str(attrs.get("task", "")),
         "architecture": str(attrs.get("architecture", "")),
         "split_source": str(attrs.get("split_source", "unknown")),
+        "coordinates": {
+            str(name): dataset[name].item() for name in dataset.coords if not dataset[name].ndim
+        },
         "checkpoints": len(steps),
         "failed": status.count("failed"),
         "partial": status.count("partial"),

@@ -19,7 +19,7 @@ from geomdiag_cli.analyze import (
     open_all,
 )
 from geomdiag_cli.console import Debug, Json, clean, print_json, stdout
-from geomdiag_cli.tables import count, print_note
+from geomdiag_cli.tables import count, listed, print_note
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,6 +105,8 @@ def _print(console: Console, one: RunInspection) -> None:
         row(f"{one.unit or 'step'}s", str(first) if first == last else f"{first} to {last}")
     if one.unreadable:
         row("unreadable", str(one.unreadable))
+    if one.coordinates:
+        row("coordinates", listed(one.coordinates))
     if one.recorded_task and one.recorded_task != one.task:
         row("trained on", one.recorded_task)
     if one.fitting:

@@ -16,6 +16,7 @@ __all__ = [
     "between",
     "count",
     "failures",
+    "listed",
     "number",
     "print_note",
     "print_summaries",
@@ -39,6 +40,11 @@ def number(value: float) -> str:
 def count(amount: int, noun: str) -> str:
     """Return an amount with its noun, in the plural where it must be."""
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
+
+
+def listed(coordinates: Mapping[str, Any]) -> str:
+    """Return a run's coordinates in a line: ``seed = 3, wd = 1.0``."""
+    return ", ".join(f"{name} = {value}" for name, value in coordinates.items())
 
 
 def print_note(
@@ -115,6 +121,8 @@ def _headline(summary: Summary) -> str:
 
 def _rows(summary: Summary) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
+    if summary["coordinates"]:
+        rows.append(("coordinates", listed(summary["coordinates"])))
     accuracy = summary["accuracy"]
     names = {"train": "train", "heldout": "held-out", "all": "all inputs"}
     known = [part for part in ("train", "heldout") if part in accuracy] or list(accuracy)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from geomdiag.checkpoints.series import Series
     from geomdiag.tasks.contract import Task
 
-__all__ = ["DERIVED", "Job", "root_attrs", "run_dataset"]
+__all__ = ["DERIVED", "Job", "add_coordinates", "root_attrs", "run_dataset"]
 
 #: What is derived from a run's dataset once it is whole: name → ``f(dataset) -> Dataset`` whose
 #: variables and attributes are added. Rooms above this one come in here, by name.
@@ -74,6 +74,34 @@ def run_dataset(job: Job) -> xr.Dataset:
         dataset = dataset.merge(more, join="exact")
         dataset.attrs = attrs
     return dataset
+
+
+def add_coordinates(
+    datasets: Mapping[str, xr.Dataset], jobs: Sequence[Job]
+) -> dict[str, xr.Dataset]:
+    """Return the runs' datasets with the settings that the runs' names spell out.
+
+    They become scalar coordinates, absent where a run has none. One that is called like a
+    variable or a dim of any result (``loss=mse``) is called ``name_loss`` instead, in every run.
+    """
+    from geomdiag.analyzers import ANALYZERS
+
+    taken = {str(name) for one in datasets.values() for name in {*one.variables, *one.dims}}
+    taken |= {name for one in ANALYZERS.values() for name in one.variables}
+    result: dict[str, xr.Dataset] = {}
+    for job in jobs:
+        about = {"units": "1", "definition": "setting that the names of the run's folders spell"}
+        result[job.node] = datasets[job.node].assign_coords(
+            {
+                f"name_{name}" if name in taken else name: (
+                    (),
+                    value,
+                    {"long_name": name, **about},
+                )
+                for name, value in job.series.coordinates.items()
+            }
+        )
+    return result
 
 
 def _node_attrs(job: Job, rows: Sequence[Row], more: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from geomdiag.analysis.plan import (
     node_names,
     prepare,
 )
-from geomdiag.analysis.result import Job, root_attrs, run_dataset
+from geomdiag.analysis.result import Job, add_coordinates, root_attrs, run_dataset
 from geomdiag.analysis.steps import measure, measure_run
 from geomdiag.errors import GeomdiagError, StoreError, TaskError
 
@@ -85,7 +85,8 @@ def analyze(
         (``measure``); a variable is NaN at labels that are not its own. A checkpoint that could
         not be read or run is a row of missing numbers with ``status`` and ``error``; a
         diagnostic that could not be computed, or has no meaning for the task, is named in the
-        attribute ``not_computed`` or ``not_applicable``, with its reason, as JSON.
+        attribute ``not_computed`` or ``not_applicable``, with its reason, as JSON. Settings
+        that the names of a run's folders spell out (``seed=3/wd=1.0``) are scalar coordinates.
 
     Raises
     ------
@@ -117,7 +118,7 @@ def analyze(
     with Crew([job.plan for job in jobs], workers) as crew:
         _measure_steps(jobs, crew, book, progress)
         _measure_runs(jobs, crew)
-    nodes = {job.node: run_dataset(job) for job in jobs}
+    nodes = add_coordinates({job.node: run_dataset(job) for job in jobs}, jobs)
     root = xr.Dataset(attrs=root_attrs(task, chosen, model, jobs, notices))
     return xr.DataTree.from_dict({"/": root, **nodes})
 

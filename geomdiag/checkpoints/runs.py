@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from geomdiag.checkpoints.assemble import Opened, assemble, open_group
+from geomdiag.checkpoints.coordinates import contradictions, coordinates_of, names_above
 from geomdiag.checkpoints.discover import Group, find_groups, is_container, is_described, stem_of
 from geomdiag.checkpoints.formats.contract import NotACheckpointError
 from geomdiag.checkpoints.numbered import join_numbered, siblings_of
@@ -125,7 +126,18 @@ def open_runs(
     for name, each in sorted(zip(names, opened, strict=True), key=lambda pair: pair[0]):
         of = each.group.files[0].path if path.is_file() else _path_of(each.group)
         series[name] = assemble(each, name=name, path=of, split=split)
+        _set_coordinates(series[name], path, each.group)
     return Runs(path, series, notices)
+
+
+def _set_coordinates(series: Series, path: Path, group: Group) -> None:
+    """Read the settings that the names of a run's folders and file spell out."""
+    top = path.resolve()
+    names = names_above(top.parent if path.is_file() else top)
+    if not path.is_file():
+        names += group.root.relative_to(path).parts
+    series.coordinates, notices = coordinates_of([*names, group.base])
+    series.notices += [*notices, *contradictions(series.coordinates, series.config)]
 
 
 def _refuse_nothing(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Stem", "read_stem", "sidecar_key"]
+__all__ = ["Stem", "read_stem", "sidecar_key", "without_steps"]
 
 _NUMBERED = re.compile(
     r"(?<![A-Za-z])(?P<word>global[_-]?steps?|steps?|iterations?|iters?|its?|epochs?|ep|"
@@ -108,6 +108,11 @@ def read_stem(stem: str) -> Stem:
     if best is None:
         return Stem(base, None, "", word)
     return Stem(base, best[1], best[2], word)
+
+
+def without_steps(name: str) -> str:
+    """Return a name without its explicit step numbers: ``lr=0.1_step=100`` gives ``lr=0.1_``."""
+    return _NUMBERED.sub("", name)
 
 
 def sidecar_key(name: str) -> str:
