@@ -222,6 +222,17 @@ class Journal:
             start += kind.itemsize * count
         return content["header"], arrays
 
+    def remove(self, key: str) -> None:
+        """Remove the entry put under `key`, if there is one.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be removed.
+        """
+        with plain_errors(self.folder):
+            (self.folder / f"{key}.step").unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Remove the journal."""
         shutil.rmtree(self.folder, ignore_errors=True)

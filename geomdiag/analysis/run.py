@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from geomdiag.store import Format, Journal
     from geomdiag.tasks.contract import Task
 
-__all__ = ["analyze", "analyze_into"]
+__all__ = ["analyze", "analyze_into", "entry_of", "job_of"]
 
 
 def analyze(
@@ -107,7 +107,7 @@ def analyze(
     chosen = choose(analyzers)
     names = node_names(one.name for one in series)
     jobs = [
-        _job(one, name, task, chosen, model, split is not None)
+        job_of(one, name, task, chosen, model, split is not None)
         for one, name in zip(series, names, strict=True)
     ]
     if jobs and all(job.plan.task is None for job in jobs):
@@ -254,7 +254,7 @@ def _no_longer(previous: xr.DataTree, tree: xr.DataTree) -> str:
     return ", ".join([*dropped, *sorted(variables)])
 
 
-def _job(
+def job_of(
     series: Series,
     node: str,
     task: str | Task,
@@ -262,6 +262,7 @@ def _job(
     model: Any,
     given: bool,
 ) -> Job:
+    """Return a run as it goes into the analysis; `given`: the split is the user's own."""
     plan, notices = prepare(series, task, chosen, model, split_given=given)
     key = json.dumps(fingerprint(plan), sort_keys=True)
     return Job(series, plan, node, [*series.notices, *notices], key, [None] * len(series))
@@ -306,12 +307,13 @@ def _reuse(job: Job, previous: xr.DataTree | None, book: Journal | None) -> None
             continue
         row = kept.get((checkpoint.step, digest))
         if row is None and book is not None and entries:
-            entry = book.get(_entry(job, checkpoint.step, digest))
+            entry = book.get(entry_of(job, checkpoint.step, digest))
             row = Row.unpack(*entry) if entry is not None else None
         job.rows[number] = row
 
 
-def _entry(job: Job, step: int, digest: str) -> str:
+def entry_of(job: Job, step: int, digest: str) -> str:
+    """Return the name under which a journal keeps a finished step."""
     return hashlib.sha256(f"{job.key}\0{step}\0{digest}".encode()).hexdigest()[:40]
 
 
@@ -340,7 +342,7 @@ def _measure_steps(
         job.rows[number] = row
         job.fresh += 1
         if book is not None and row.status == "ok":
-            book.put(_entry(job, row.step, row.digest), *row.pack())
+            book.put(entry_of(job, row.step, row.digest), *row.pack())
         done += 1
         if progress is not None:
             progress(done, total, f"{job.series.name} step {row.step}")

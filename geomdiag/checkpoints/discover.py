@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def is_described(folder: Path) -> bool:
 
 
 def find_groups(
-    path: Path, formats: Mapping[str, Any]
+    path: Path, formats: Mapping[str, Any], ignore: Callable[[Path], bool] | None = None
 ) -> tuple[list[Group], list[str], Mapping[str, int]]:
     """Find the checkpoints under a folder, or the one at a path, sorted into runs.
 
@@ -116,6 +116,8 @@ def find_groups(
         File or folder.
     formats : mapping of str to Format
         The registry.
+    ignore : callable, optional
+        Tells of a file in the folder whether it is to be passed over.
 
     Returns
     -------
@@ -138,6 +140,8 @@ def find_groups(
     seen: dict[str, int] = {}
     found: dict[Path, list[Candidate]] = {}
     for folder, names in _walk(path):
+        if ignore is not None:
+            names = [name for name in names if not ignore(folder / name)]
         for name in names:
             suffix = Path(name).suffix.lower() or "(no suffix)"
             seen[suffix] = seen.get(suffix, 0) + 1

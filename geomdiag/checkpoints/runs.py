@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from geomdiag.checkpoints.assemble import Opened, assemble, open_group
@@ -69,7 +69,11 @@ class Runs(Mapping[str, Series]):
 
 
 def open_runs(
-    path: str | Path, *, split: Split | str | Path | None = None, allow_pickle: bool = False
+    path: str | Path,
+    *,
+    split: Split | str | Path | None = None,
+    allow_pickle: bool = False,
+    ignore: Callable[[Path], bool] | None = None,
 ) -> Runs:
     """Open a checkpoint file, a run's folder or a folder of runs, lazily.
 
@@ -84,6 +88,9 @@ def open_runs(
         Train/held-out split for all runs, instead of any found; text as in `parse_split`.
     allow_pickle : bool
         Read files whose pickles run code. Only for files whose origin you trust.
+    ignore : callable, optional
+        ``ignore(path)`` tells of a file under `path` whether it is to be passed over as if it
+        were not there, such as one that is being written.
 
     Returns
     -------
@@ -108,7 +115,7 @@ def open_runs(
     path = Path(path).expanduser()
     if split is not None and not isinstance(split, Split):
         split = parse_split(split)
-    groups, notices, seen = find_groups(path, FORMATS)
+    groups, notices, seen = find_groups(path, FORMATS, ignore)
     opened: list[Opened] = []
     others: list[NotACheckpointError] = []
     for group in groups:
