@@ -44,6 +44,9 @@ ARCHITECTURES = Registry(
         "decoder_transformer": _HERE + "decoder_transformer:ARCHITECTURE",
         "embedding_mlp": _HERE + "embedding_mlp:ARCHITECTURE",
         "onehot_mlp": _HERE + "onehot_mlp:ARCHITECTURE",
+        "openai_grok": _HERE + "openai_grok:ARCHITECTURE",
+        "recurrent": _HERE + "recurrent:ARCHITECTURE",
+        "stacked_transformer": _HERE + "stacked_transformer:ARCHITECTURE",
     },
 )
 
@@ -111,10 +114,10 @@ class _Stripped(dict[str, Any]):
 
     def __init__(self, tensors: Mapping[str, Any], prefix: str) -> None:
         super().__init__()
-        self._tensors, self._prefix = tensors, prefix
+        self._tensors, self.prefix = tensors, prefix
 
     def __missing__(self, name: str) -> Any:
-        return self._tensors[self._prefix + name]
+        return self._tensors[self.prefix + name]
 
 
 def _unknown(specs: Mapping[str, TensorSpec], misses: list[NearMiss]) -> ArchitectureError:

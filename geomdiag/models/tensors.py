@@ -48,7 +48,8 @@ def read_tensors(tensors: Mapping[str, NDArray[Any]], names: Iterable[str]) -> d
     """
     arrays = {name: np.asarray(tensors[name]) for name in dict.fromkeys(names)}
     wanted: type[np.floating[Any]] = np.float32
-    for name, array in arrays.items():
+    prefix = getattr(tensors, "prefix", "")  # of names in the file, which messages show
+    for name, array in ((prefix + name, array) for name, array in arrays.items()):
         if array.dtype.kind != "f":
             raise ArchitectureError(
                 f"tensor {name!r} holds {array.dtype}, but weights are floating-point numbers"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import reference_networks
+import reference_sequences
 import torch
 from helpers.stored import stored
 from hypothesis import given
 from hypothesis import strategies as st
-from reference_networks import CASES, Case, lens_state, run_lens
+from reference_networks import Case, lens_state, run_lens
 
 from geomdiag import models
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures import decoder_transformer, layered, mixture
+from geomdiag.models.architectures import decoder_transformer, layered, mixture, sequence
 from geomdiag.tasks import task
 
+CASES = [*reference_networks.CASES, *reference_sequences.CASES]
 CASE = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 
 
@@ -75,6 +78,7 @@ def test_chunks_do_not_show(case: Case, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(decoder_transformer, "MIX_COST", cost)
         monkeypatch.setattr(decoder_transformer, "CHUNK_ROWS", 1 + bytes_ // 100)
         monkeypatch.setattr(layered, "CHUNK_BYTES", bytes_)
+        monkeypatch.setattr(sequence, "CHUNK_ROWS", 1 + bytes_ // 100)
         got = network(case).logits(inputs)
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-11)
 
