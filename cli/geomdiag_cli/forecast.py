@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from geomdiag_cli.console import Debug, Json, clean, print_json, stdout
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 
 def command(
@@ -33,7 +29,7 @@ def command(
     object that a training loop can read: for each run the forecast at its last step.
     """
     import geomdiag as gd
-    from geomdiag.dynamics.forecast import forecast, load_forecaster
+    from geomdiag.dynamics.forecast import forecast, load_forecaster, newest
 
     tree = gd.load(result)
     models = None if forecaster is None else load_forecaster(forecaster)
@@ -44,42 +40,10 @@ def command(
         if "step" in node.dims
     }
     if json:
-        print_json({"path": str(result), "runs": {name: _plain(one) for name, one in runs.items()}})
+        print_json({"path": str(result), "runs": {name: newest(one) for name, one in runs.items()}})
         return
     console = stdout()
     for name, one in runs.items():
         console.print(clean(name), soft_wrap=True)
         words = clean(str(one["forecast_verdict"].values))
         console.print(f"  {words}", soft_wrap=True)
-
-
-def _plain(run: xr.Dataset) -> dict[str, Any]:
-    """Return the forecast at a run's last step; infinite steps are null."""
-    words: dict[str, Any] = {
-        "step": int(run["step"].values[-1]),
-        "verdict": str(run["forecast_verdict"].values),
-    }
-    if "onset" not in run:
-        return words
-    last = run.isel(step=-1)
-    for mode in run["forecast_mode"].values.tolist():
-        own = last.sel(forecast_mode=mode)
-        words[mode] = {
-            "onset": {
-                f"{q:g}": _finite(float(own["onset"].sel(quantile=q))) for q in _of(own, "quantile")
-            },
-            "probability": {
-                f"{h:g}": _finite(float(own["onset_probability"].sel(horizon=h)))
-                for h in _of(own, "horizon")
-            },
-            "never": _finite(float(own["onset_never"])),
-        }
-    return words
-
-
-def _of(run: xr.Dataset, name: str) -> list[float]:
-    return [float(one) for one in run[name].values]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

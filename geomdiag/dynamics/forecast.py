@@ -37,6 +37,7 @@ __all__ = [
     "forecast",
     "forecast_run",
     "load_forecaster",
+    "newest",
     "save_forecaster",
 ]
 
@@ -285,3 +286,44 @@ def forecast(
 
 _VARIABLES = ("onset_probability", "onset", "onset_never", "forecast_verdict")
 _DIMS = ("forecast_mode", "horizon", "quantile")
+
+
+def newest(run: xr.Dataset) -> dict[str, Any]:
+    """Return the forecast at a run's last step as plain values, ready for JSON.
+
+    Parameters
+    ----------
+    run : xr.Dataset
+        With the variables of `forecast_run`.
+
+    Returns
+    -------
+    dict
+        ``step``, ``verdict`` (in words), and for each forecast mode (``geometry``, ``losses``)
+        ``onset`` by quantile and ``probability`` by horizon, both by their text ("0.5"), and
+        ``never``, the chance of not generalising within the budget. None stands for a number
+        that is not known. No mode where no forecast was made.
+    """
+    told: dict[str, Any] = {
+        "step": int(run["step"].values[-1]),
+        "verdict": str(run["forecast_verdict"].values),
+    }
+    if "onset" not in run:
+        return told
+    last = run.isel(step=-1)
+    for mode in run["forecast_mode"].values.tolist():
+        own = last.sel(forecast_mode=mode)
+        told[mode] = {
+            "onset": _by_label(own["onset"], "quantile"),
+            "probability": _by_label(own["onset_probability"], "horizon"),
+            "never": _known(float(own["onset_never"])),
+        }
+    return told
+
+
+def _by_label(values: xr.DataArray, dim: str) -> dict[str, float | None]:
+    return {f"{float(one):g}": _known(float(values.sel({dim: one}))) for one in values[dim]}
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
