@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_makers import STATE, WRITERS, exported, torchscript
+from checkpoint_makers import KINDS, STATE, exported, torchscript
 
 from geomdiag.checkpoints import open_runs
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
@@ -34,7 +34,7 @@ def rewritten(path: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
 
 @pytest.mark.parametrize("kind", ["numpy", "pytorch", "torchscript", "torch-export"])
 def test_members_of_one_name(kind: str, tmp_path: Path) -> None:
-    _, suffix, writer = WRITERS[kind]
+    suffix, writer = KINDS[kind].suffix, KINDS[kind].write
     path = writer(tmp_path / f"step_1{suffix}", STATE)
     with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_makers import WRITERS, npz, pytorch
+from checkpoint_makers import KINDS, ONE_FILE, npz, pytorch
 
 from geomdiag.checkpoints import open_runs
 from geomdiag.checkpoints.numbered import numbers_of
@@ -26,7 +26,7 @@ def write(folder: Path, names: list[str], **beside: object) -> None:
         pytorch(folder / name, state(seed), **beside)
 
 
-@pytest.mark.parametrize("kind", list(WRITERS))
+@pytest.mark.parametrize("kind", ONE_FILE)
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -44,7 +44,7 @@ def write(folder: Path, names: list[str], **beside: object) -> None:
     ],
 )
 def test_the_number_is_the_step(pattern: str, kind: str, tmp_path: Path) -> None:
-    _, suffix, make = WRITERS[kind]
+    suffix, make = KINDS[kind].suffix, KINDS[kind].write
     for step in (1000, 0, 87):
         make(tmp_path / f"{pattern.format(step)}{suffix}", state(step))
     (series,) = open_runs(tmp_path).values()
@@ -53,7 +53,8 @@ def test_the_number_is_the_step(pattern: str, kind: str, tmp_path: Path) -> None
     assert {c.step_source for c in series} == {"file name"}
     assert sum(TAKEN in notice for notice in series.notices) == 1
     for checkpoint in series:
-        np.testing.assert_array_equal(checkpoint.tensors["a"], state(checkpoint.step)["a"])
+        name = KINDS[kind].named(state(0))["a"]
+        np.testing.assert_array_equal(checkpoint.tensors[name], state(checkpoint.step)["a"])
 
 
 @pytest.mark.parametrize(

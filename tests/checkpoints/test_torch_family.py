@@ -10,17 +10,13 @@ import json
 import warnings
 from pathlib import Path
 
-import ml_types
 import numpy as np
 import pytest
 import torch
-from checkpoint_makers import STATE, exported, module, tensors, torchscript
-from torch.distributed import checkpoint as dcp
+from checkpoint_makers import STATE, tensors
 
 from geomdiag.checkpoints import open_runs
 from geomdiag.errors import CheckpointError
-
-DTYPES = ml_types.TORCH
 
 
 def sharded(folder: Path, names: dict[str, str]) -> Path:
@@ -60,51 +56,6 @@ def test_sharded_pytorch_with_a_shard_missing_or_cut(tmp_path: Path) -> None:
     shard.unlink()
     with pytest.raises(CheckpointError, match=r"is missing; copy all shards"):
         open_runs(tmp_path)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kind", ["torchscript", "torch-export", "torch-distributed"])
-def test_types_and_orders(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    """Every type, in row-major order, transposed, and as a view into a larger tensor."""
-    base = (torch.arange(24).reshape(4, 6) - 3).to(torch.float32).abs().to(dtype)
-    state = {"plain": base, "turned": base.t(), "cut": base[1:3, ::2], "empty": base[:0]}
-    path = tmp_path / "step_2"
-    if kind == "torch-distributed":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dcp.save(dict(state), checkpoint_id=path, no_dist=True)
-    else:
-        holder = module({})
-        for name, value in state.items():
-            holder.register_buffer(name, value)
-        path = path.with_suffix(".pt" if kind == "torchscript" else ".pt2")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            if kind == "torchscript":
-                torch.jit.save(torch.jit.script(holder), path)
-            else:
-                torch.export.save(torch.export.export(holder, (torch.zeros(1),)), path)
-    (series,) = open_runs(path).values()
-    assert series.format == kind
-    assert series.steps.tolist() == [2]
-    found = series[0].tensors
-    assert set(found) == set(state)
-    for name, value in state.items():
-        assert found.spec(name).dtype == str(dtype).removeprefix("torch.")
-        assert found.spec(name).shape == tuple(value.shape) == found[name].shape
-        wide = value.float() if dtype in ml_types.WIDENED else value
-        np.testing.assert_array_equal(found[name], wide.numpy())
-
-
-@pytest.mark.parametrize("writer", [torchscript, exported])
-def test_one_tensor_costs_that_tensor(writer: object, tmp_path: Path) -> None:
-    """Reading one small tensor of a large file touches little of it."""
-    state = {"big": np.zeros((1024, 1024), np.float32), "small": np.arange(5, dtype=np.float32)}
-    path = writer(tmp_path / "net_step_1.pt", state)  # type: ignore[operator]
-    (series,) = open_runs(path).values()
-    load = series[0].load
-    read = ml_types.bytes_read(lambda: load()["small"])
-    assert read < 60_000  # the archive's directory and description; big has 4 MiB
 
 
 def test_a_torchscript_module_nested_in_lists(tmp_path: Path) -> None:

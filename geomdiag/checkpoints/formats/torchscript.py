@@ -42,6 +42,7 @@ STORAGES: Mapping[str, str] = {
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
+    **{f"UInt{bits}Storage": f"uint{bits}" for bits in (16, 32, 64)},
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
     **{f"Float8_{kind}Storage": f"float8_{kind}" for kind in ("e4m3fn", "e5m2")},
