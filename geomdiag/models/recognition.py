@@ -34,7 +34,8 @@ __all__ = [
 
 #: Constants that modules register beside their weights; they never play a part.
 BUFFERS = re.compile(
-    r"(^|\.)(mask|causal_mask|attn_mask|tril|triu|IGNORE|basis|position_ids|pos_ids)$"
+    r"(^|\.)(mask|causal_mask|attn_mask|tril|triu|IGNORE|basis|position_ids|pos_ids|masked_bias|"
+    r"inv_freq|(rotary_|rope_)?(cos|sin)(_cached)?)$"
 )
 
 

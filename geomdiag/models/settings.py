@@ -33,12 +33,16 @@ class Settings:
 
     def __init__(self, *configs: Mapping[str, Any] | None) -> None:
         self._values: dict[str, Any] = {}
+        self._sections: dict[str, Mapping[str, Any]] = {}
+        self._levels: list[Mapping[str, Any]] = []
         for config in configs:
             queue = deque([config or {}])
             while queue:
                 level = queue.popleft()
+                self._levels.append(level)
                 for name, value in level.items():
                     if isinstance(value, Mapping):
+                        self._sections.setdefault(str(name).lower(), value)
                         queue.append(value)
                     else:
                         self._values.setdefault(str(name).lower(), value)
@@ -53,6 +57,14 @@ class Settings:
             if value is not None:
                 return value
         return None
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """Return the part of the configuration that is called `name`, empty if there is none."""
+        return self._sections.get(name.lower(), {})
+
+    def level_with(self, name: str) -> Mapping[str, Any]:
+        """Return the outermost part in which `name` is a setting, empty if there is none."""
+        return next((level for level in self._levels if level.get(name) is not None), {})
 
     def integer(self, *names: str) -> int | None:
         """Return the first of `names` as an int, or None; truth values do not count."""
@@ -102,7 +114,15 @@ class Settings:
         ArchitectureError
             If the configuration names an activation that is not known.
         """
-        word = self.word("act_fn", "activation", "act_type", "act", "nonlinearity")
+        word = self.word(
+            "act_fn",
+            "activation",
+            "act_type",
+            "act",
+            "nonlinearity",
+            "hidden_act",
+            "activation_function",
+        )
         if word is None:
             notices.append(
                 f"the activation is not in the weights and no configuration names it: {default} "

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -48,6 +49,8 @@ class Network(ABC):
     swap_invariant: bool = False
     #: Which tensor plays which part, part -> tensor name, for `inspect`.
     roles: Mapping[str, str]
+    #: Part that it cannot give (``logits``, ``differentiable``) -> why.
+    reasons: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def matrices(self) -> dict[str, Matrix]:
@@ -103,6 +106,10 @@ class Snapshot:
         Part name to the reason why it is missing.
     notices : sequence of str
         What had to be assumed to run the network.
+    origin : str
+        What the given parts come from, where there is no network.
+    roles : mapping of str to str
+        Given part to the name of its tensor.
     """
 
     def __init__(
@@ -117,6 +124,8 @@ class Snapshot:
         metadata: Mapping[str, Any] | None = None,
         reasons: Mapping[str, str] | None = None,
         notices: Sequence[str] = (),
+        origin: str = "dump",
+        roles: Mapping[str, str] | None = None,
     ) -> None:
         self.task = task
         self.network = network
@@ -127,8 +136,21 @@ class Snapshot:
         self._given_logits = logits
         self._reasons = dict(reasons or {})
         self.notices = tuple(notices)
+        self._origin = origin
+        self._given_roles = dict(roles or {})
         #: What diagnostics computed of this snapshot and others may need again.
         self.cache: dict[object, Any] = {}
+
+    @property
+    def architecture(self) -> str:
+        """Which network it is; where there is none, what its parts come from."""
+        return self._origin if self.network is None else self.network.architecture
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Which tensor plays which part, part -> tensor name."""
+        own = {} if self.network is None else dict(self.network.roles)
+        return {**own, **self._given_roles}
 
     @cached_property
     def matrices(self) -> dict[str, Matrix]:
@@ -184,15 +206,18 @@ class Snapshot:
         """Return why `part` is missing, or an empty string."""
         if part == "split":
             return "" if self.train is not None else self._reasons.get(part, "the split is unknown")
+        own = {} if self.network is None else self.network.reasons
         if part == "logits":
-            if self._given_logits is not None or self.network is not None:
+            if self._given_logits is not None:
                 return ""
+            if self.network is not None:
+                return own.get(part, "")
         elif part == "matrices":
             if self.matrices:
                 return ""
         elif part == "differentiable":
             if self.network is not None:
-                return self._reasons.get(part, "")
+                return self._reasons.get(part, own.get(part, ""))
         elif part in self.matrices:
             return ""
         return self._reasons.get(part, f"the checkpoint has no {part}")

@@ -14,7 +14,13 @@ from reference_networks import Case, lens_state, run_lens
 
 from geomdiag import models
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures import decoder_transformer, layered, mixture, sequence
+from geomdiag.models.architectures import (
+    decoder_transformer,
+    layered,
+    mixture,
+    pair_table,
+    sequence,
+)
 from geomdiag.tasks import task
 
 CASES = [*reference_networks.CASES, *reference_sequences.CASES]
@@ -75,7 +81,7 @@ def test_chunks_do_not_show(case: Case, monkeypatch: pytest.MonkeyPatch) -> None
     for bytes_, left, cost in ((1, 8, 0), (3000, 8, 10**6), (20000, 2, 0), (5000, 3, 10**6)):
         monkeypatch.setattr(mixture, "CHUNK_BYTES", bytes_)
         monkeypatch.setattr(mixture, "CHUNK_LEFT", left)
-        monkeypatch.setattr(decoder_transformer, "MIX_COST", cost)
+        monkeypatch.setattr(pair_table, "MIX_COST", cost)
         monkeypatch.setattr(decoder_transformer, "CHUNK_ROWS", 1 + bytes_ // 100)
         monkeypatch.setattr(layered, "CHUNK_BYTES", bytes_)
         monkeypatch.setattr(sequence, "CHUNK_ROWS", 1 + bytes_ // 100)

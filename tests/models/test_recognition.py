@@ -51,11 +51,11 @@ def test_orientation_is_told_by_shape() -> None:
         ),
         (
             {"blocks.0.attn.W_V": (3, 24, 6)},
-            "'blocks.0.attn.W_V' should have shape (h=3, d=24, e=5) and has (3, 24, 6)",
+            "'blocks.0.attn.W_V' should have shape (k=3, d=24, e=5) and has (3, 24, 6)",
         ),
         ({"unembed.W_U": None}, "tensor 'unembed.W_U' of shape (d=24, C) is missing"),
         ({"blocks.0.attn.W_O": None}, "'blocks.0.attn.W_O' of shape (h=3, e=5, d=24) is missing"),
-        ({"blocks.0.mlp.W_gate": (24, 40)}, "'blocks.0.mlp.W_gate' of shape (24, 40) has no place"),
+        ({"blocks.0.mlp.W_extra": (4, 4)}, "'blocks.0.mlp.W_extra' of shape (4, 4) has no place"),
         ({"x_embed": (11, 24)}, "'x_embed' of shape (11, 24) has no place"),
         ({"blocks.0.mlp.W_out": None}, "block 0 has only one layer of its MLP"),
     ],
@@ -202,7 +202,9 @@ def test_operator_token_can_be_said() -> None:
 def test_what_the_weights_do_not_say_is_noticed() -> None:
     notices = models.recognise(shapes(lens())).notices
     assert any("relu is assumed" in text for text in notices)
-    assert not models.recognise(shapes(lens()), {"act_fn": "ReLU"}).notices
+    assert any("LNPre" in text for text in notices)
+    said = {"act_fn": "ReLU", "normalization_type": None}
+    assert not models.recognise(shapes(lens()), said).notices
     plain = shapes(linear_from_lens(lens(h=4, e=6), "plain"))
     assert any("4 assumed" in text for text in models.recognise(plain).notices)
     with pytest.raises(ArchitectureError, match=r"7 heads.*24 wide"):
@@ -214,7 +216,9 @@ def test_what_the_weights_do_not_say_is_noticed() -> None:
 def test_unknown_wishes_are_refused() -> None:
     with pytest.raises(ArchitectureError, match="'cosine', which is not one of relu"):
         models.recognise(shapes(lens()), {"act_fn": "cosine"})
-    with pytest.raises(ArchitectureError, match="positional_embedding_type = rotary"):
+    with pytest.raises(ArchitectureError, match="positional_embedding_type = shortformer"):
+        models.recognise(shapes(lens()), {"positional_embedding_type": "shortformer"})
+    with pytest.raises(ArchitectureError, match="turns 5 axes of heads 5 wide"):
         models.recognise(shapes(lens()), {"positional_embedding_type": "rotary"})
     linear = {"embed.weight": (11, 8), "l1.weight": (6, 8), "unembed.weight": (11, 6)}
     specs = {name: TensorSpec(shape, "float32") for name, shape in linear.items()}

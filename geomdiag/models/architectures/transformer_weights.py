@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Block", "Norm", "TransformerWeights"]
+__all__ = ["Block", "Norm", "Rotary", "TransformerWeights"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +31,47 @@ class Norm:
         return x if self.offset is None else x + self.offset
 
 
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864): pairs of a head's axes are turned.
+
+    Attributes
+    ----------
+    base : float
+        Pair i of n turns by ``position / base ** (i / n)``.
+    width : int
+        Leading axes of a head that are turned; even.
+    adjacent : bool
+        Whether axes 2i and 2i + 1 are a pair, rather than i and i + n.
+    """
+
+    base: float
+    width: int
+    adjacent: bool = False
+
+    def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Turn (..., positions, h, e); one position serves any number of rows."""
+        powers = torch.arange(0, self.width, 2, dtype=x.dtype) / self.width
+        angles = (positions.to(x.dtype)[:, None] * self.base**-powers)[:, None]
+        cos, sin = angles.cos(), angles.sin()
+        turned, rest = x[..., : self.width], x[..., self.width :]
+        if self.adjacent:
+            one, other = turned[..., ::2], turned[..., 1::2]
+        else:
+            one, other = turned.chunk(2, -1)
+        pair = (one * cos - other * sin, other * cos + one * sin)
+        turned = torch.stack(pair, -1).flatten(-2) if self.adjacent else torch.cat(pair, -1)
+        return torch.cat([turned, rest], -1)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Block:
-    """Attention, then an MLP, each added to the stream.
+    """Attention and an MLP, each added to the stream.
 
     Shapes (h heads, d width, e head width, m neurons): ``w_q, w_k, w_v`` (h, d, e), their
-    biases (h, e); ``w_o`` (h, e, d); ``w_in`` (d, m), ``w_out`` (m, d), None without an MLP.
+    biases (h, e); ``w_o`` (h, e, d); ``w_in`` (d, m), ``w_out`` (m, d), None without an MLP;
+    ``w_gate`` as ``w_in``: the activation is taken of it and multiplies what ``w_in`` gives.
+    ``norm_q`` and ``norm_k`` act on each head. Heads that share keys and values hold copies.
     """
 
     w_q: Tensor
@@ -49,10 +84,15 @@ class Block:
     b_o: Tensor | None = None
     w_in: Tensor | None = None
     b_in: Tensor | None = None
+    w_gate: Tensor | None = None
+    b_gate: Tensor | None = None
     w_out: Tensor | None = None
     b_out: Tensor | None = None
     norm_attention: Norm | None = None
     norm_mlp: Norm | None = None
+    norm_q: Norm | None = None
+    norm_k: Norm | None = None
+    score_scale: float | None = None
 
     @property
     def heads(self) -> int:
@@ -61,8 +101,8 @@ class Block:
 
     @property
     def scale(self) -> float:
-        """Factor of the scores, 1/√e."""
-        return 1.0 / math.sqrt(self.w_q.shape[2])
+        """Factor of the scores: ``score_scale``, or 1/√e."""
+        return 1.0 / math.sqrt(self.w_q.shape[2]) if self.score_scale is None else self.score_scale
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,6 +116,7 @@ class TransformerWeights:
         Already restricted to the task's classes.
     blocks : tuple of Block
     positions : (context, d) Tensor or None
+    rotary : Rotary or None
     unembed_bias : (classes,) Tensor or None
     norm_final : Norm or None
     activation : str
@@ -86,14 +127,18 @@ class TransformerWeights:
     causal : bool
         Whether a position sees only itself and those before. Immaterial to the answer of a
         single block, whose last position sees all.
+    parallel : bool
+        Whether a block's MLP reads the stream as its attention does, rather than after it.
     """
 
     embed: Tensor
     unembed: Tensor
     blocks: tuple[Block, ...]
     positions: Tensor | None = None
+    rotary: Rotary | None = None
     unembed_bias: Tensor | None = None
     norm_final: Norm | None = None
     activation: str = "relu"
     coefficient: float = 1.0
     causal: bool = True
+    parallel: bool = False
