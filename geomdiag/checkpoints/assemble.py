@@ -24,6 +24,7 @@ from geomdiag.checkpoints.ordering import (
 from geomdiag.checkpoints.series import Checkpoint, Series, TensorMap, as_tensors
 from geomdiag.checkpoints.sidecars import Sidecars, collect
 from geomdiag.checkpoints.splits import Split
+from geomdiag.checkpoints.trackers import is_mlflow_run, mlflow_records, version_of, wandb_files
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
 __all__ = ["Opened", "assemble", "open_group"]
@@ -141,7 +142,9 @@ def _collect(opened: Opened) -> Sidecars:
         folder = file.path.parent
         while folder not in folders:
             folders.append(folder)
-            if folder == group.root or group.root not in folder.parents:
+            if folder == group.root or version_of(folder) is not None:
+                break
+            if group.root.parent not in folder.parents:
                 break
             folder = folder.parent
         if len(folders) > 8:  # one folder a step: the run's own folder is what matters
@@ -150,13 +153,19 @@ def _collect(opened: Opened) -> Sidecars:
         folders.append(group.root)
     if is_container(group.root):
         folders.append(group.root.parent)
-    return collect(
+    folders += wandb_files(group.root)
+    beside = collect(
         folders,
         base=group.base,
         stems=[stem_of(file.path) for file in group.files],
         alone=group.alone,
-        exclude={file.path for file in group.files},
+        exclude={file.path for file in group.files}
+        | {folder / "meta.yaml" for folder in folders if is_mlflow_run(folder)},
     )
+    settings, curves = mlflow_records(group.root)
+    beside.config = {**settings, **beside.config}
+    beside.curves += curves
+    return beside
 
 
 def _add_scalars(items: Sequence[Item], beside: Sidecars) -> None:

@@ -13,9 +13,18 @@ from geomdiag.checkpoints.formats.contract import HEAD, Format, refusal
 from geomdiag.checkpoints.formats.orbax import folder_of
 from geomdiag.checkpoints.formats.sharding import INDEX_ENDING, shards_of
 from geomdiag.checkpoints.steps import Stem, read_stem, sidecar_key
+from geomdiag.checkpoints.trackers import gathers, version_of
 from geomdiag.errors import CheckpointError
 
-__all__ = ["Candidate", "Group", "find_groups", "is_container", "is_described", "stem_of"]
+__all__ = [
+    "VERSION",
+    "Candidate",
+    "Group",
+    "find_groups",
+    "is_container",
+    "is_described",
+    "stem_of",
+]
 
 _CONTAINERS_TEXT = (
     "checkpoints checkpoint ckpts ckpt save saves saved saved_models models weights states "
@@ -38,6 +47,8 @@ _NEVER_TEXT = (
 _NEVER = frozenset(_NEVER_TEXT.split())
 #: Files that stand for the folder they lie in.
 _OF_FOLDERS = frozenset({".metadata", "_METADATA"})
+#: What a checkpoint counts in that says no step itself: versions of an artifact.
+VERSION = "version"
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
 
@@ -59,7 +70,7 @@ class Group:
     Attributes
     ----------
     root : Path
-        The run's folder.
+        The run's folder; for versions of an artifact (``artifacts/model:v3``) their common name.
     base : str
         The files' common name without steps and words.
     files : list of Candidate
@@ -90,7 +101,7 @@ def stem_of(path: Path) -> str:
 
 def is_container(folder: Path) -> bool:
     """Return whether a folder only gathers checkpoints and does not name a run."""
-    return folder.name.lower() in _CONTAINERS
+    return folder.name.lower() in _CONTAINERS or gathers(folder)
 
 
 def is_described(folder: Path) -> bool:
@@ -269,6 +280,19 @@ def _add_folder_step(candidate: Candidate, opened: Path) -> None:
         of = read_stem(folder.name)
         stem = candidate.stem
         candidate.stem = Stem(stem.base, of.step, of.unit, stem.word or of.word)
+    version = _version(folder, opened)
+    if candidate.stem.step is None and version is not None:
+        candidate.stem = Stem(candidate.stem.base, version, VERSION)
+
+
+def _version(folder: Path, opened: Path) -> int | None:
+    """Return the number of the artifact version that a folder belongs to."""
+    for place in (folder, *folder.parents):
+        if (found := version_of(place)) is not None:
+            return found[1]
+        if place == opened or not is_container(place):
+            return None
+    return None
 
 
 def _holder(candidate: Candidate) -> Path:
@@ -297,6 +321,8 @@ def _root_of(candidate: Candidate, opened: Path) -> Path:
             root = folder.parent if folder.name.isdecimal() else folder
     while root != opened and (is_container(root) or _is_step_folder(root)):
         root = root.parent
+    if root != opened and (version := version_of(root)) is not None:
+        return root.parent / version[0]  # no folder: what all versions have in common
     return root
 
 

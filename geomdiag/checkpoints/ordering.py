@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from geomdiag.checkpoints.discover import Candidate, stem_of
+from geomdiag.checkpoints.discover import VERSION, Candidate, stem_of
 from geomdiag.checkpoints.formats.contract import Contents, Entry
 from geomdiag.checkpoints.series import TensorMap
 from geomdiag.checkpoints.sidecars import Sidecars
@@ -90,6 +90,7 @@ def unit_of(items: Sequence[Item]) -> str:
 def _number(items: Sequence[Item], unit: str, notices: list[str]) -> None:
     """Give each item its step: stored inside first, file or folder name second."""
     differing: list[Item] = []
+    stored = any(item.entry.steps for item in items)
     for item in items:
         steps, named = item.entry.steps, item.file.stem
         if steps:
@@ -98,8 +99,15 @@ def _number(items: Sequence[Item], unit: str, notices: list[str]) -> None:
             comparable = named.unit in ("", *steps) and not item.entry.member
             if named.step is not None and comparable and named.step not in steps.values():
                 differing.append(item)
-        elif named.step is not None:
+        elif named.step is not None and not (stored and named.unit == VERSION):
             item.step, item.source = named.step, "file name"
+    if any(
+        item.step is not None and not item.entry.steps and item.file.stem.unit == VERSION
+        for item in items
+    ):
+        notices.append(
+            "the checkpoints say no step; they are counted by the versions of their artifact"
+        )
     if differing:
         example = differing[0]
         notices.append(

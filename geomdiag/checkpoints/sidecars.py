@@ -13,6 +13,7 @@ from geomdiag.checkpoints.curves import STEP_UNITS, standard_name, standard_valu
 from geomdiag.checkpoints.formats.contract import Curve
 from geomdiag.checkpoints.splits import Split, read_split_file, split_inside
 from geomdiag.checkpoints.steps import sidecar_key
+from geomdiag.checkpoints.trackers import SUMMARY, flat_summary, unwrapped
 from geomdiag.errors import SplitError
 
 __all__ = ["SPLIT_STEMS", "Sidecars", "collect"]
@@ -105,7 +106,7 @@ def collect(
                 continue
             if path.suffix.lower() not in _SUFFIXES:
                 continue
-            own = sidecar_key(stem)
+            own = "" if path.name == SUMMARY else sidecar_key(stem)
             twin = stem in stems
             if not (twin or (own == key and key) or (own == "" and alone)):
                 continue
@@ -164,7 +165,9 @@ def _take(result: Sidecars, path: Path, stem: str, *, twin: bool) -> None:
 def _take_mapping(
     result: Sidecars, document: Mapping[Any, Any], path: Path, stem: str, *, twin: bool
 ) -> None:
-    document = {str(key): value for key, value in document.items()}
+    document = unwrapped({str(key): value for key, value in document.items()})
+    if path.name == SUMMARY:
+        document = flat_summary(document)
     words = stem.lower().replace("-", "_").split("_")
     settings: dict[str, Any] = {}
     for key in _CONFIG_KEYS:
