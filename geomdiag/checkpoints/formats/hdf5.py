@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from geomdiag.checkpoints.formats.contract import (
 )
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of, plain_value
 from geomdiag.checkpoints.formats.raw import widen
+from geomdiag.checkpoints.paths import AnyPath, Window
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
@@ -44,52 +45,27 @@ _DESCRIPTIONS = ("model_config", "training_config")
 _FREE = 64 << 20
 #: and beyond that to this many times what is stored.
 _RATIO = 100
-
-
-class _Window(io.RawIOBase):
-    """A stretch of a file as a file of its own: an HDF5 file inside an archive."""
-
-    def __init__(self, path: Path, start: int, size: int) -> None:
-        self._file = path.open("rb")
-        self._start, self._size, self._at = start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        count = max(0, min(len(view), self._size - self._at))
-        self._file.seek(self._start + self._at)
-        read = self._file.readinto(view[:count])
-        self._at += read
-        return read
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+#: Bytes read at a time of a file inside an archive.
+_BUFFER = 16 << 10
 
 
 @contextmanager
-def _opened(path: Path, member: str) -> Iterator[Any]:
+def _opened(path: AnyPath, member: str) -> Iterator[Any]:
     """Yield the open h5py.File; what h5py raises becomes a `CheckpointError`."""
     try:
         import h5py
     except ImportError as error:
         raise missing_extra(path, "h5py", "hdf5") from error
-    window: _Window | None = None
-    if member:
-        window = _Window(path, *Archive(path).place(member))
+    window: IO[bytes] | None = None
     try:
+        if member:
+            place = Archive(path).place(member)
+            window = io.BufferedReader(Window(path.open("rb", buffering=0), *place), _BUFFER)
+        elif not isinstance(path, Path):
+            window = path.open("rb")
         with h5py.File(path if window is None else window, "r") as file:
             yield file
-    except (CheckpointError, KeyError):
+    except CheckpointError:
         raise
     except Exception as error:  # h5py passes on whatever the C library meets in a damaged file
         raise CheckpointError(
@@ -111,7 +87,7 @@ def _stored_type(dataset: Any) -> str:
     return str(dataset.dtype.newbyteorder("="))
 
 
-def _check(path: Path, name: str, dataset: Any) -> None:
+def _check(path: AnyPath, name: str, dataset: Any) -> None:
     """Refuse datasets that lead out of the file or unfold to far more than is stored."""
     if dataset.is_virtual or dataset.external:
         raise CheckpointError(
@@ -130,7 +106,7 @@ def _check(path: Path, name: str, dataset: Any) -> None:
 class _Found:
     """What the datasets of a file are: tensor name to dataset name, and scalars."""
 
-    def __init__(self, path: Path, file: Any) -> None:
+    def __init__(self, path: AnyPath, file: Any) -> None:
         self.path = path
         self.datasets: dict[str, str] = {}
         self.specs: dict[str, TensorSpec] = {}
@@ -177,7 +153,7 @@ class _Found:
 class HDF5Map(TensorMap):
     """Datasets, each read when it is asked for."""
 
-    def __init__(self, path: Path, member: str, found: _Found) -> None:
+    def __init__(self, path: AnyPath, member: str, found: _Found) -> None:
         self._path, self._member, self._found = path, member, found
 
     def spec(self, name: str) -> TensorSpec:
@@ -209,17 +185,17 @@ class HDF5Map(TensorMap):
         return len(self._found.datasets)
 
 
-def _load(path: Path, member: str) -> TensorMap:
+def _load(path: AnyPath, member: str) -> TensorMap:
     with _opened(path, member) as file:
         return HDF5Map(path, member, _Found(path, file))
 
 
-def open_hdf5(path: Path, member: str = "") -> Contents:
+def open_hdf5(path: AnyPath, member: str = "") -> Contents:
     """Return the one checkpoint in an HDF5 file, or in one that is a member of an archive.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file.
     member : str
         The member of the zip archive `path`, stored uncompressed; empty if `path` is HDF5.
@@ -263,12 +239,13 @@ class HDF5Format:
     extra = "hdf5"
     lazy = True
     safe = True
+    remote = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:  # noqa: ARG002
+    def recognises(self, path: AnyPath, head: bytes) -> bool:  # noqa: ARG002
         """Return whether the file begins as HDF5 does."""
         return head.startswith(MAGIC)
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
         """Return the one checkpoint in `path`; see `Format.open`."""
         head = read_head(path)
         if not head.startswith(MAGIC):

@@ -7,7 +7,6 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from geomdiag.checkpoints.formats.contract import (
 )
 from geomdiag.checkpoints.formats.dumps import ARRAYS, is_scalar_name, kind_of, plain_value
 from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
@@ -51,7 +51,7 @@ MAGIC = b"\x93NUMPY"
 class NpzMap(TensorMap):
     """Arrays of an ``.npz``, each read when asked for."""
 
-    def __init__(self, path: Path, specs: Mapping[str, TensorSpec], allow_pickle: bool) -> None:
+    def __init__(self, path: AnyPath, specs: Mapping[str, TensorSpec], allow_pickle: bool) -> None:
         self._path = path
         self._specs = dict(specs)
         self._allow_pickle = allow_pickle
@@ -75,9 +75,13 @@ class NpzMap(TensorMap):
         return len(self._specs)
 
 
-def _read(path: Path, name: str, *, allow_pickle: bool) -> NDArray[Any]:
+def _read(path: AnyPath, name: str, *, allow_pickle: bool) -> NDArray[Any]:
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+        with (
+            path.open("rb") as packed,
+            zipfile.ZipFile(packed) as archive,
+            archive.open(f"{name}.npy") as file,
+        ):
             value: NDArray[Any] = npy.read_array(file, allow_pickle=allow_pickle)
     except (*DAMAGE, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
         raise CheckpointError(
@@ -88,14 +92,25 @@ def _read(path: Path, name: str, *, allow_pickle: bool) -> NDArray[Any]:
 
 
 def read_header(file: IO[bytes]) -> tuple[TensorSpec, np.dtype[Any], bool]:
-    """Return the shape, type and whether by columns of the array that begins here."""
-    version = npy.read_magic(file)
-    if version == (1, 0):
-        shape, by_columns, dtype = npy.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, by_columns, dtype = npy.read_array_header_2_0(file)
-    else:
-        raise ValueError(f"it has the unknown .npy version {version}")
+    """Return the shape, type and whether by columns of the array that begins here.
+
+    Raises
+    ------
+    ValueError
+        If no whole header begins here.
+    """
+    try:
+        version = npy.read_magic(file)
+        if version == (1, 0):
+            shape, by_columns, dtype = npy.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, by_columns, dtype = npy.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"it has the unknown .npy version {version}")
+    except OSError:
+        raise
+    except Exception as error:  # NumPy parses Python literals and passes on what that raises
+        raise ValueError(f"no header of an array: {type(error).__name__}: {error}") from error
     if min(shape, default=0) < 0:
         raise ValueError(f"an array of shape {shape}")
     return TensorSpec(shape, str(dtype.newbyteorder("="))), dtype, by_columns
@@ -114,7 +129,7 @@ def _read_only(file: IO[bytes], size: int) -> tuple[TensorSpec, np.dtype[Any], b
 
 
 def place_of_array(
-    path: Path, offset: int, spec: TensorSpec, dtype: np.dtype[Any], by_columns: bool
+    path: AnyPath, offset: int, spec: TensorSpec, dtype: np.dtype[Any], by_columns: bool
 ) -> Place | None:
     """Return where an array's values lie, or None if they are no plain numbers."""
     if spec.dtype not in RAW:
@@ -126,7 +141,7 @@ def place_of_array(
     return Place(path, offset, spec, strides, big)
 
 
-def _stored_place(path: Path, name: str) -> Place | None:
+def _stored_place(path: AnyPath, name: str) -> Place | None:
     """Return where an array lies in an ``.npz``, or None if it does not lie there as it is."""
     archive = Archive(path)
     member = f"{name}.npy"
@@ -145,12 +160,12 @@ def _stored_place(path: Path, name: str) -> Place | None:
         ) from error
 
 
-def _read_specs(path: Path) -> dict[str, TensorSpec]:
+def _read_specs(path: AnyPath) -> dict[str, TensorSpec]:
     """Return shape and type of every array from the headers alone."""
     members = Archive(path).members
     specs: dict[str, TensorSpec] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as packed, zipfile.ZipFile(packed) as archive:
             for member, info in members.items():
                 if not member.endswith(".npy"):
                     continue
@@ -165,13 +180,13 @@ def _read_specs(path: Path) -> dict[str, TensorSpec]:
     return specs
 
 
-def _part_of(path: Path) -> str:
+def _part_of(path: AnyPath) -> str:
     """Return which part of a dump a ``.npy`` file's name says that it is, or an empty string."""
     words = read_stem(path.stem)
     return words.base if words.base in ARRAYS else ""
 
 
-def _place(path: Path) -> Place:
+def _place(path: AnyPath) -> Place:
     """Return where the values of a ``.npy`` file lie."""
     try:
         with path.open("rb") as file:
@@ -193,11 +208,11 @@ def _place(path: Path) -> Place:
     raise NotACheckpointError(f"{path}: the array holds {spec.dtype}, not numbers")
 
 
-def _load_one(path: Path) -> TensorMap:
+def _load_one(path: AnyPath) -> TensorMap:
     return RawMap({_part_of(path): _place(path)})
 
 
-def _open_one(path: Path) -> Contents:
+def _open_one(path: AnyPath) -> Contents:
     part = _part_of(path)
     if not part:
         raise NotACheckpointError(
@@ -210,7 +225,7 @@ def _open_one(path: Path) -> Contents:
     return Contents(entries=[entry])
 
 
-def _load(path: Path, allow_pickle: bool) -> TensorMap:
+def _load(path: AnyPath, allow_pickle: bool) -> TensorMap:
     specs = _read_specs(path)
     return NpzMap(path, {k: v for k, v in specs.items() if _is_tensor(k, v)}, allow_pickle)
 
@@ -235,14 +250,15 @@ class NumpyFormat:
     extra = ""
     lazy = True
     safe = True
+    remote = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:
+    def recognises(self, path: AnyPath, head: bytes) -> bool:
         """Return whether the file is a zip whose first member is an array, or a named array."""
         if head.startswith(MAGIC):
             return bool(_part_of(path))
         return first_member(head).endswith(b".npy")
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:
         """Return the one checkpoint in `path`; see `Format.open`."""
         head = read_head(path)
         if head.startswith(MAGIC):

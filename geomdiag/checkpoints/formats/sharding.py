@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from geomdiag.checkpoints.formats.raw import strict_json
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.errors import CheckpointError
 
 __all__ = ["INDEX_ENDING", "read_index", "shards_of"]
@@ -17,12 +17,12 @@ INDEX_ENDING = ".index.json"
 _LIMIT = 25_000_000
 
 
-def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+def read_index(path: AnyPath) -> tuple[dict[str, str], dict[str, Any]]:
     """Return which shard holds each tensor, and the index's own metadata.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The index, a JSON object with ``weight_map``.
 
     Returns
@@ -59,7 +59,11 @@ def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
                 f"{path}: the index names the shard {shard!r}; shards must be plain file names "
                 "in the folder of the index"
             )
-        if not (path.parent / shard).is_file():
+        try:
+            there = (path.parent / shard).is_file()
+        except OSError:  # a name longer than the file system's
+            there = False
+        if not there:
             raise CheckpointError(
                 f"{path}: the shard {shard!r} is missing; copy all shards into {path.parent}"
             )
@@ -67,7 +71,7 @@ def read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     return weight_map, dict(metadata) if isinstance(metadata, Mapping) else {}
 
 
-def shards_of(path: Path) -> set[str]:
+def shards_of(path: AnyPath) -> set[str]:
     """Return the names of the shards that the index `path` names; empty if it is damaged."""
     try:
         return set(read_index(path)[0].values())
