@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from geomdiag.checkpoints.ordering import (
     same_content,
     unit_of,
 )
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import Checkpoint, Series, TensorMap, as_tensors
 from geomdiag.checkpoints.sidecars import Sidecars, collect
 from geomdiag.checkpoints.splits import Split
@@ -70,7 +70,7 @@ def open_group(group: Group, *, allow_pickle: bool) -> Opened:
     return opened
 
 
-def _open(form: Format, path: Path, allow_pickle: bool) -> Contents:
+def _open(form: Format, path: AnyPath, allow_pickle: bool) -> Contents:
     """Open a file; hold a plugin to what formats must hand back."""
     contents: Any = form.open(path, allow_pickle=allow_pickle)
     if not isinstance(contents, Contents):
@@ -83,11 +83,11 @@ def _open(form: Format, path: Path, allow_pickle: bool) -> Contents:
     return contents
 
 
-def _load(load: Callable[[], Any], path: Path, plugin: str) -> TensorMap:
+def _load(load: Callable[[], Any], path: AnyPath, plugin: str) -> TensorMap:
     return as_tensors(load(), path=path, plugin=plugin)
 
 
-def assemble(opened: Opened, *, name: str, path: Path, split: Split | None) -> Series:
+def assemble(opened: Opened, *, name: str, path: AnyPath, split: Split | None) -> Series:
     """Make a series of an opened group.
 
     Parameters
@@ -137,7 +137,7 @@ def assemble(opened: Opened, *, name: str, path: Path, split: Split | None) -> S
 
 def _collect(opened: Opened) -> Sidecars:
     group = opened.group
-    folders: list[Path] = []
+    folders: list[AnyPath] = []
     for file in group.files:
         folder = file.path.parent
         while folder not in folders:

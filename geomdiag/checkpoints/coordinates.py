@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 from geomdiag.checkpoints.curves import STEP_UNITS
 from geomdiag.checkpoints.discover import is_container
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.steps import without_steps
 
 __all__ = ["Coordinate", "contradictions", "coordinates_of", "names_above"]
@@ -160,7 +160,7 @@ def _value(key: str, text: str) -> Coordinate:
     return number if math.isfinite(number) else text
 
 
-def names_above(folder: Path) -> list[str]:
+def names_above(folder: AnyPath) -> list[str]:
     """Return the name of an opened folder and of the ``key=value`` folders it lies in.
 
     So that a run opened by itself keeps the coordinates it has within its sweep.

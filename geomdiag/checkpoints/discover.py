@@ -12,6 +12,7 @@ from typing import Any
 from geomdiag.checkpoints.formats.contract import HEAD, Format, refusal
 from geomdiag.checkpoints.formats.orbax import folder_of
 from geomdiag.checkpoints.formats.sharding import INDEX_ENDING, shards_of
+from geomdiag.checkpoints.paths import AnyPath, RemotePath
 from geomdiag.checkpoints.steps import Stem, read_stem, sidecar_key
 from geomdiag.checkpoints.trackers import gathers, version_of
 from geomdiag.errors import CheckpointError
@@ -42,7 +43,7 @@ _BESIDE = re.compile(
 _NEVER_TEXT = (
     ".json .jsonl .ndjson .csv .tsv .txt .md .rst .yaml .yml .toml .ini .cfg .py .ipynb .sh "
     ".log .html .css .js .png .jpg .jpeg .gif .svg .pdf .mp4 .npy .pkl .pickle .zip .gz .bz2 "
-    ".xz .tar .nc .h5 .hdf5 .parquet .lock .whl .distcp"
+    ".xz .tar .nc .h5 .hdf5 .parquet .lock .whl .distcp .index"
 )
 _NEVER = frozenset(_NEVER_TEXT.split())
 #: Files that stand for the folder they lie in.
@@ -50,13 +51,15 @@ _OF_FOLDERS = frozenset({".metadata", "_METADATA"})
 #: What a checkpoint counts in that says no step itself: versions of an artifact.
 VERSION = "version"
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+#: Values of a TensorFlow checkpoint, which stands for itself by its ``.index``.
+_VALUES = re.compile(r"\.data-\d{5}-of-\d{5}$")
 
 
 @dataclass(eq=False)
 class Candidate:
     """A file that is, or is meant to be, a checkpoint."""
 
-    path: Path
+    path: AnyPath
     format: Format | None
     stem: Stem
     refused: CheckpointError | None = None
@@ -81,14 +84,14 @@ class Group:
         Files left out.
     """
 
-    root: Path
+    root: AnyPath
     base: str
     files: list[Candidate] = field(default_factory=list)
     alone: bool = True
     notices: list[str] = field(default_factory=list)
 
 
-def stem_of(path: Path) -> str:
+def stem_of(path: AnyPath) -> str:
     """Return a checkpoint's name without its suffix."""
     name = path.name
     if name in _OF_FOLDERS:
@@ -99,12 +102,12 @@ def stem_of(path: Path) -> str:
     return path.stem
 
 
-def is_container(folder: Path) -> bool:
+def is_container(folder: AnyPath) -> bool:
     """Return whether a folder only gathers checkpoints and does not name a run."""
     return folder.name.lower() in _CONTAINERS or gathers(folder)
 
 
-def is_described(folder: Path) -> bool:
+def is_described(folder: AnyPath) -> bool:
     """Return whether a run's settings or curves lie in a folder, which then names the run."""
     try:
         return any(
@@ -117,7 +120,7 @@ def is_described(folder: Path) -> bool:
 
 
 def find_groups(
-    path: Path, formats: Mapping[str, Any], ignore: Callable[[Path], bool] | None = None
+    path: AnyPath, formats: Mapping[str, Any], ignore: Callable[[AnyPath], bool] | None = None
 ) -> tuple[list[Group], list[str], Mapping[str, int]]:
     """Find the checkpoints under a folder, or the one at a path, sorted into runs.
 
@@ -149,7 +152,7 @@ def find_groups(
     if path.is_file():
         return [_single(path, formats)], [], {path.suffix: 1}
     seen: dict[str, int] = {}
-    found: dict[Path, list[Candidate]] = {}
+    found: dict[AnyPath, list[Candidate]] = {}
     for folder, names in _walk(path):
         if ignore is not None:
             names = [name for name in names if not ignore(folder / name)]
@@ -166,29 +169,32 @@ def find_groups(
     return groups, notices, seen
 
 
-def _walk(path: Path) -> list[tuple[Path, list[str]]]:
+def _walk(path: AnyPath) -> list[tuple[AnyPath, list[str]]]:
     def stop(error: OSError) -> None:
         raise CheckpointError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
-    found: list[tuple[Path, list[str]]] = []
-    for folder, subfolders, names in os.walk(path, onerror=stop):
+    found: list[tuple[AnyPath, list[str]]] = []
+    walk: Any = path.walk() if isinstance(path, RemotePath) else os.walk(path, onerror=stop)
+    for folder, subfolders, names in walk:
         subfolders[:] = sorted(
             name
             for name in subfolders
             if not name.startswith((".", "__")) and not name.endswith((".zarr", ".egg-info"))
         )
         shown = (name for name in names if not name.startswith(".") or name in _OF_FOLDERS)
-        found.append((Path(folder), sorted(shown)))
+        place = folder if isinstance(folder, RemotePath) else Path(folder)
+        found.append((place, sorted(shown)))
     return found
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD)
+def _head(path: AnyPath) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        head: bytes = file.read(HEAD)
+    return head
 
 
 def _candidates(
-    folder: Path, names: Sequence[str], formats: Mapping[str, Any], opened: Path
+    folder: AnyPath, names: Sequence[str], formats: Mapping[str, Any], opened: AnyPath
 ) -> list[Candidate]:
     shards: set[str] = set()
     for name in names:
@@ -198,7 +204,7 @@ def _candidates(
     result: list[Candidate] = []
     for name in names:
         path = folder / name
-        if name in shards or _BESIDE.fullmatch(stem_of(path)):
+        if name in shards or _VALUES.search(name) or _BESIDE.fullmatch(stem_of(path)):
             continue
         index = name.endswith(INDEX_ENDING)
         # Such files mostly hold something else: a format must claim the suffix and the content.
@@ -213,7 +219,7 @@ def _candidates(
     return result
 
 
-def _recognise(path: Path, formats: Mapping[str, Any]) -> Candidate | None:
+def _recognise(path: AnyPath, formats: Mapping[str, Any]) -> Candidate | None:
     """Tell the format by content; a file that is only named like one becomes a refusal."""
     stem = read_stem(stem_of(path))
     name = path.name.lower()
@@ -248,7 +254,7 @@ def _recognise(path: Path, formats: Mapping[str, Any]) -> Candidate | None:
     return Candidate(path, named[0], stem, refusal(path, head, f"a {named[0].name} file"))
 
 
-def _single(path: Path, formats: Mapping[str, Any]) -> Group:
+def _single(path: AnyPath, formats: Mapping[str, Any]) -> Group:
     """Return the group of one file that was named outright."""
     if path.suffix == ".distcp":
         raise CheckpointError(
@@ -273,7 +279,7 @@ def _single(path: Path, formats: Mapping[str, Any]) -> Group:
     return Group(path.parent, candidate.stem.base, [candidate], alone=len(neighbours) <= 1)
 
 
-def _add_folder_step(candidate: Candidate, opened: Path) -> None:
+def _add_folder_step(candidate: Candidate, opened: AnyPath) -> None:
     """Let ``checkpoint-500/model.safetensors`` take its step from the folder."""
     folder = _holder(candidate)
     if candidate.stem.step is None and (folder != opened.parent) and _is_step_folder(folder):
@@ -285,7 +291,7 @@ def _add_folder_step(candidate: Candidate, opened: Path) -> None:
         candidate.stem = Stem(candidate.stem.base, version, VERSION)
 
 
-def _version(folder: Path, opened: Path) -> int | None:
+def _version(folder: AnyPath, opened: AnyPath) -> int | None:
     """Return the number of the artifact version that a folder belongs to."""
     for place in (folder, *folder.parents):
         if (found := version_of(place)) is not None:
@@ -295,25 +301,27 @@ def _version(folder: Path, opened: Path) -> int | None:
     return None
 
 
-def _holder(candidate: Candidate) -> Path:
+def _holder(candidate: Candidate) -> AnyPath:
     """Return the folder that holds a checkpoint and may be named for its step.
 
     Accelerate and Transformers keep a distributed checkpoint's folder inside that of the step:
     ``checkpoint-500/pytorch_model_fsdp_0/.metadata``.
     """
     folder = candidate.path.parent
+    if folder.name == "variables" and is_container(folder):  # of a SavedModel
+        return folder.parent
     inside = candidate.path.name in _OF_FOLDERS and not _is_step_folder(folder)
     return folder.parent if inside and _is_step_folder(folder.parent) else folder
 
 
-def _is_step_folder(folder: Path) -> bool:
+def _is_step_folder(folder: AnyPath) -> bool:
     """Return whether a folder is named for a step; bare numbers may be seeds and are not."""
     stem = read_stem(folder.name)
     placed = stem.step is not None or stem.word in ("final", "last", "latest", "best")
     return placed and not stem.base and not folder.name.isdecimal()
 
 
-def _root_of(candidate: Candidate, opened: Path) -> Path:
+def _root_of(candidate: Candidate, opened: AnyPath) -> AnyPath:
     root = _holder(candidate) if candidate.path.parent != opened else opened
     if candidate.format is not None and candidate.format.name == "orbax":
         folder = folder_of(candidate.path)
@@ -326,7 +334,7 @@ def _root_of(candidate: Candidate, opened: Path) -> Path:
     return root
 
 
-def _drop_derived(found: dict[Path, list[Candidate]], opened: Path) -> list[str]:
+def _drop_derived(found: dict[AnyPath, list[Candidate]], opened: AnyPath) -> list[str]:
     """Leave out .npz files that were derived from the run's real checkpoints."""
     real = {
         root
@@ -353,7 +361,7 @@ def _drop_derived(found: dict[Path, list[Candidate]], opened: Path) -> list[str]
     return notices
 
 
-def _by_base(root: Path, files: list[Candidate]) -> list[Group]:
+def _by_base(root: AnyPath, files: list[Candidate]) -> list[Group]:
     groups: dict[str, Group] = {}
     for file in sorted(files, key=lambda file: str(file.path)):
         base = file.stem.base

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from geomdiag.checkpoints.assemble import Opened
 from geomdiag.checkpoints.curves import STEP_UNITS
 from geomdiag.checkpoints.discover import Group, stem_of
 from geomdiag.checkpoints.ordering import refuse_mixture
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.sidecars import collect
 from geomdiag.checkpoints.steps import GENERIC, Stem
 from geomdiag.errors import CheckpointError
@@ -118,10 +118,10 @@ def numbers_of(stem: str) -> Iterator[Numbered]:
         yield Numbered(before, after, int(match[0]), humps[-1].lower() if humps else "")
 
 
-def siblings_of(path: Path) -> list[Path]:
+def siblings_of(path: AnyPath) -> list[AnyPath]:
     """Return some files beside `path` whose names differ from its in one number only."""
     own = {(number.before, number.after) for number in numbers_of(stem_of(path))}
-    found: dict[tuple[str, str], list[Path]] = {}
+    found: dict[tuple[str, str], list[AnyPath]] = {}
     for other in sorted(path.parent.iterdir()) if own else ():
         if other == path or other.suffix != path.suffix or not other.is_file():
             continue
@@ -147,7 +147,7 @@ def join_numbered(opened: list[Opened]) -> list[Opened]:
     -------
     list of Opened
     """
-    families: dict[tuple[Path, str, str, str], list[tuple[Numbered, Opened]]] = {}
+    families: dict[tuple[AnyPath, str, str, str], list[tuple[Numbered, Opened]]] = {}
     for each in opened:
         if len(each.group.files) != 1 or len(each.items) + len(each.failures) != 1:
             continue

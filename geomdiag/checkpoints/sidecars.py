@@ -6,11 +6,11 @@ import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from geomdiag.checkpoints.curves import STEP_UNITS, standard_name, standard_values, step_columns
 from geomdiag.checkpoints.formats.contract import Curve
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.splits import Split, read_split_file, split_inside
 from geomdiag.checkpoints.steps import sidecar_key
 from geomdiag.checkpoints.trackers import SUMMARY, flat_summary, unwrapped
@@ -67,13 +67,18 @@ class Sidecars:
 
 
 def collect(
-    folders: Sequence[Path], *, base: str, stems: Iterable[str], alone: bool, exclude: set[Path]
+    folders: Sequence[AnyPath],
+    *,
+    base: str,
+    stems: Iterable[str],
+    alone: bool,
+    exclude: set[AnyPath],
 ) -> Sidecars:
     """Read the files beside a run's checkpoints.
 
     Parameters
     ----------
-    folders : sequence of Path
+    folders : sequence of AnyPath
         Where to look, nearest first.
     base : str
         The checkpoints' common name without steps and words.
@@ -82,7 +87,7 @@ def collect(
     alone : bool
         Whether the folders hold this run only, so that files with general names
         (``config.json``, ``metrics.csv``) are its own.
-    exclude : set of Path
+    exclude : set of AnyPath
         The checkpoints themselves.
 
     Returns
@@ -114,7 +119,7 @@ def collect(
     return result
 
 
-def _is_split(path: Path, stem: str, base: str, alone: bool) -> bool:
+def _is_split(path: AnyPath, stem: str, base: str, alone: bool) -> bool:
     if path.suffix.lower() not in _SPLIT_SUFFIXES:
         return False
     lower = stem.lower()
@@ -123,7 +128,7 @@ def _is_split(path: Path, stem: str, base: str, alone: bool) -> bool:
     return alone and lower in SPLIT_STEMS
 
 
-def _take_split(result: Sidecars, path: Path) -> None:
+def _take_split(result: Sidecars, path: AnyPath) -> None:
     if result.split is not None:
         return
     try:
@@ -132,7 +137,7 @@ def _take_split(result: Sidecars, path: Path) -> None:
         result.notices.append(f"the split beside the checkpoints is not used: {error}")
 
 
-def _take(result: Sidecars, path: Path, stem: str, *, twin: bool) -> None:
+def _take(result: Sidecars, path: AnyPath, stem: str, *, twin: bool) -> None:
     suffix = path.suffix.lower()
     try:
         if path.stat().st_size > _LIMIT:
@@ -163,7 +168,7 @@ def _take(result: Sidecars, path: Path, stem: str, *, twin: bool) -> None:
 
 
 def _take_mapping(
-    result: Sidecars, document: Mapping[Any, Any], path: Path, stem: str, *, twin: bool
+    result: Sidecars, document: Mapping[Any, Any], path: AnyPath, stem: str, *, twin: bool
 ) -> None:
     document = unwrapped({str(key): value for key, value in document.items()})
     if path.name == SUMMARY:
@@ -228,8 +233,8 @@ def _columns(rows: Sequence[Any]) -> dict[str, list[float]]:
     return {name: [_number(record.get(name)) for record in records] for name in wanted}
 
 
-def _csv_columns(path: Path) -> dict[str, list[float]]:
-    with path.open(newline="", encoding="utf-8") as file:
+def _csv_columns(path: AnyPath) -> dict[str, list[float]]:
+    with path.open("r", newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
         header = next(reader, [])
         wanted = {

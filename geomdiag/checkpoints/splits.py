@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from geomdiag.checkpoints.copies import local_copy
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.errors import SplitError
 
 __all__ = ["GENERATORS", "Split", "parse_split", "split_from_value", "split_inside"]
@@ -318,7 +320,7 @@ def split_inside(mapping: Mapping[Any, Any], source: str) -> Split | None:
     return None
 
 
-def read_split_file(path: Path) -> Split:
+def read_split_file(path: AnyPath) -> Split:
     """Read a split from a file; see `parse_split`.
 
     Raises
@@ -341,7 +343,7 @@ def read_split_file(path: Path) -> Split:
         elif suffix in (".pt", ".pth"):
             import torch
 
-            value = torch.load(path, weights_only=True, map_location="cpu")
+            value = torch.load(local_copy(path), weights_only=True, map_location="cpu")
         elif suffix in (".csv", ".txt"):
             value = _read_table(path)
         else:
@@ -361,7 +363,7 @@ def read_split_file(path: Path) -> Split:
     return split_from_value(value, path.name)
 
 
-def _read_table(path: Path) -> Any:
+def _read_table(path: AnyPath) -> Any:
     """Read numbers in columns; a header may name them, and a truth column makes a mask."""
     text = path.read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]

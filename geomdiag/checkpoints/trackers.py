@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from geomdiag.checkpoints.curves import standard_name
 from geomdiag.checkpoints.formats.contract import Curve
+from geomdiag.checkpoints.paths import AnyPath
 
 __all__ = [
     "SUMMARY",
@@ -37,14 +37,16 @@ _VERSION = re.compile(r"(?P<name>.+):v(?P<number>\d{1,9})")
 _LIMIT = 64 << 20
 
 
-def version_of(folder: Path) -> tuple[str, int] | None:
+def version_of(folder: AnyPath) -> tuple[str, int] | None:
     """Return name and number of the artifact version a folder holds: ``model-k3:v12``."""
     match = _VERSION.fullmatch(folder.name)
     return (match["name"], int(match["number"])) if match else None
 
 
-def gathers(folder: Path) -> bool:
-    """Return whether a tracker put a run's files into this folder, so that it names no run."""
+def gathers(folder: AnyPath) -> bool:
+    """Return whether a library put a run's files into this folder, so that it names no run."""
+    if folder.name == "variables":  # of a TensorFlow SavedModel
+        return (folder.parent / "saved_model.pb").is_file()
     if folder.name == "files":
         return _WANDB_RUN.fullmatch(folder.parent.name) is not None
     if folder.name == "data":
@@ -52,14 +54,14 @@ def gathers(folder: Path) -> bool:
     return folder.name == "artifacts" and is_mlflow_run(folder.parent)
 
 
-def is_mlflow_run(folder: Path) -> bool:
+def is_mlflow_run(folder: AnyPath) -> bool:
     """Return whether a folder is that of an MLflow run or logged model."""
     if not (folder / "meta.yaml").is_file():
         return False
     return any((folder / name).is_dir() for name in ("params", "metrics", "tags"))
 
 
-def wandb_files(root: Path) -> list[Path]:
+def wandb_files(root: AnyPath) -> list[AnyPath]:
     """Return the ``files`` folders of the W&B run that an artifact's name tells.
 
     Parameters
@@ -69,7 +71,7 @@ def wandb_files(root: Path) -> list[Path]:
         are looked for in ``wandb/`` beside and above.
     """
     tokens = set(root.name.split("-"))
-    found: list[Path] = []
+    found: list[AnyPath] = []
     for home in (root.parent / "wandb", root.parent.parent / "wandb"):
         for run in sorted(home.iterdir()) if home.is_dir() else ():
             match = _WANDB_RUN.fullmatch(run.name)
@@ -115,7 +117,7 @@ def flat_summary(document: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def mlflow_records(root: Path) -> tuple[dict[str, Any], list[Curve]]:
+def mlflow_records(root: AnyPath) -> tuple[dict[str, Any], list[Curve]]:
     """Return settings and curves of the MLflow run that a run's folder is, or lies in.
 
     Parameters
@@ -149,7 +151,7 @@ def mlflow_records(root: Path) -> tuple[dict[str, Any], list[Curve]]:
     return settings, curves
 
 
-def _records(folder: Path) -> Iterator[tuple[str, str]]:
+def _records(folder: AnyPath) -> Iterator[tuple[str, str]]:
     """Yield name and text of each file; a name with slashes lies in subfolders."""
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
         try:

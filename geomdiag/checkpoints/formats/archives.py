@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zipfile
-from pathlib import Path
 
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.errors import CheckpointError
 
-__all__ = ["Archive", "first_member"]
+__all__ = ["FREE", "RATIO", "Archive", "first_member"]
 
 #: What zipfile raises on damaged files.
 _DAMAGE = (
@@ -24,9 +24,9 @@ _DAMAGE = (
     zipfile.zlib.error,  # type: ignore[attr-defined]
 )
 #: A member may grow to this many bytes whatever its compressed size,
-_FREE = 64 << 20
+FREE = 64 << 20
 #: and beyond that to this many times its compressed size.
-_RATIO = 100
+RATIO = 100
 
 
 def first_member(head: bytes) -> bytes:
@@ -41,7 +41,7 @@ class Archive:
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file.
 
     Raises
@@ -51,11 +51,11 @@ class Archive:
         to far more than its size.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = path
         self.members: dict[str, zipfile.ZipInfo] = {}
         try:
-            with zipfile.ZipFile(path) as archive:
+            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 infos = archive.infolist()
             size = path.stat().st_size
         except _DAMAGE as error:
@@ -71,7 +71,7 @@ class Archive:
                     f"{path}: the member {info.filename!r} is said to lie beyond the file's "
                     f"{size} bytes; truncated or damaged. Save or copy it again."
                 )
-            if info.file_size > max(_FREE, _RATIO * info.compress_size):
+            if info.file_size > max(FREE, RATIO * info.compress_size):
                 raise CheckpointError(
                     f"{path}: the member {info.filename!r} would expand from "
                     f"{info.compress_size} to {info.file_size} bytes; refused as a zip bomb. Save "
@@ -85,7 +85,7 @@ class Archive:
             "or copy the file again"
         )
 
-    def read(self, name: str, limit: int = _FREE) -> bytes:
+    def read(self, name: str, limit: int = FREE) -> bytes:
         """Return a small member's bytes.
 
         Raises
@@ -100,7 +100,7 @@ class Archive:
                 "such a header may have; the file is damaged or not what it seems"
             )
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with self.path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 return archive.read(name)
         except _DAMAGE as error:
             raise self._damaged(error) from error
@@ -132,7 +132,7 @@ class Archive:
                 "save the file again"
             )
         try:
-            with self.path.open("rb") as file:
+            with self.path.open("rb", buffering=0) as file:
                 file.seek(info.header_offset)
                 header = file.read(30)
         except OSError as error:

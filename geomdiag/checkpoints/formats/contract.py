@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from geomdiag.checkpoints.formats.program import Program
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.checkpoints.splits import Split
 from geomdiag.errors import CheckpointError
@@ -28,7 +28,7 @@ __all__ = [
 HEAD = 512
 
 
-def read_head(path: Path) -> bytes:
+def read_head(path: AnyPath) -> bytes:
     """Return the beginning of a file.
 
     Raises
@@ -37,10 +37,11 @@ def read_head(path: Path) -> bytes:
         If it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return file.read(HEAD)
+        with path.open("rb", buffering=0) as file:
+            head: bytes = file.read(HEAD)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    return head
 
 
 class NotACheckpointError(CheckpointError):
@@ -85,7 +86,7 @@ class Entry:
         Name inside a file that holds several, else empty.
     kind : {"state", "dump"}
         See `geomdiag.checkpoints.series.Checkpoint`.
-    parts : tuple of Path
+    parts : tuple of Path or RemotePath
         Further files that hold the entry's bytes (shards).
     program : callable or None
         Loads the computation that the file carries, for formats that run by themselves. Must
@@ -98,7 +99,7 @@ class Entry:
     steps: Mapping[str, int] = field(default_factory=dict)
     member: str = ""
     kind: str = "state"
-    parts: tuple[Path, ...] = ()
+    parts: tuple[AnyPath, ...] = ()
     program: Callable[[], Program] | None = None
 
 
@@ -151,6 +152,11 @@ class Format(Protocol):
     A format whose files carry their computation says so with an attribute ``runs = True`` and
     sets `Entry.program`. A format that needs a package which is missing raises
     `geomdiag.checkpoints.formats.contract.missing_extra`'s error when it opens a file.
+
+    Files at addresses and in archives: a format that says ``remote = True`` is given them as
+    `geomdiag.checkpoints.paths.RemotePath`, to be read through ``path.open("rb")`` or, where a
+    library wants a file of this machine, `geomdiag.checkpoints.copies.local_copy`. To any other
+    format such a copy is given as a `pathlib.Path`.
     """
 
     name: str
@@ -160,11 +166,11 @@ class Format(Protocol):
     lazy: bool
     safe: bool
 
-    def recognises(self, path: Path, head: bytes) -> bool:
+    def recognises(self, path: AnyPath, head: bytes) -> bool:
         """Return whether `path`, beginning with the bytes `head`, is of this format."""
         ...
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:
         """Return what `path` holds, without reading tensor values.
 
         Raises
@@ -179,12 +185,12 @@ class Format(Protocol):
         ...
 
 
-def missing_extra(path: Path, package: str, extra: str) -> CheckpointError:
+def missing_extra(path: AnyPath, package: str, extra: str) -> CheckpointError:
     """Return the error for a file whose reader is not installed.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file.
     package : str
         What cannot be imported.
@@ -197,12 +203,12 @@ def missing_extra(path: Path, package: str, extra: str) -> CheckpointError:
     )
 
 
-def refusal(path: Path, head: bytes, expected: str) -> CheckpointError:
+def refusal(path: AnyPath, head: bytes, expected: str) -> CheckpointError:
     """Return the error for a file whose beginning no format knows.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file.
     head : bytes
         Its first bytes.

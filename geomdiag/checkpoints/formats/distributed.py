@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from geomdiag.checkpoints.formats.layout import (
 )
 from geomdiag.checkpoints.formats.pickles import read_restricted
 from geomdiag.checkpoints.formats.raw import RAW
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
@@ -99,7 +99,7 @@ class _Description:
     shards: tuple[str, ...]
 
 
-def _describe(path: Path) -> _Description:
+def _describe(path: AnyPath) -> _Description:
     try:
         with path.open("rb") as file:
             data = file.read(_LIMIT + 1)
@@ -119,7 +119,7 @@ def _describe(path: Path) -> _Description:
         ) from error
 
 
-def _understand(path: Path, held: Any) -> _Description:
+def _understand(path: AnyPath, held: Any) -> _Description:
     stored: dict[tuple[str, tuple[int, ...]], tuple[str, int, int]] = {}
     sizes: dict[str, int] = {}
     for index, info in held.storage_data.items():
@@ -156,7 +156,7 @@ def _understand(path: Path, held: Any) -> _Description:
     return _Description(specs, pieces, small, places, tuple(sorted(sizes)))
 
 
-def _shard_size(path: Path, shard: str) -> int:
+def _shard_size(path: AnyPath, shard: str) -> int:
     # A description may come from anywhere: it must not make us read files outside its folder.
     if shard in ("", ".", "..") or "/" in shard or "\\" in shard or "\0" in shard:
         raise CheckpointError(
@@ -170,7 +170,7 @@ def _shard_size(path: Path, shard: str) -> int:
         ) from error
 
 
-def _check(path: Path, name: str, spec: TensorSpec, boxes: list[_Piece]) -> None:
+def _check(path: AnyPath, name: str, spec: TensorSpec, boxes: list[_Piece]) -> None:
     """Refuse pieces that do not make up their tensor, or that are too short for it."""
     itemsize = np.dtype(RAW[spec.dtype]).itemsize
     for box in boxes:
@@ -191,7 +191,7 @@ def _check(path: Path, name: str, spec: TensorSpec, boxes: list[_Piece]) -> None
         )
 
 
-def _read_piece(path: Path, name: str, piece: _Piece) -> Any:
+def _read_piece(path: AnyPath, name: str, piece: _Piece) -> Any:
     import torch
 
     shard = path.parent / piece.shard
@@ -210,7 +210,7 @@ def _read_piece(path: Path, name: str, piece: _Piece) -> Any:
 class _DistributedMap(TensorMap):
     """Tensors put together from their pieces when asked for."""
 
-    def __init__(self, path: Path, description: _Description, names: Mapping[str, str]) -> None:
+    def __init__(self, path: AnyPath, description: _Description, names: Mapping[str, str]) -> None:
         self._path, self._description, self._names = path, description, dict(names)
 
     def spec(self, name: str) -> TensorSpec:
@@ -252,7 +252,7 @@ def _network(description: _Description) -> dict[str, str]:
     return choose_network(keys)
 
 
-def _load(path: Path) -> TensorMap:
+def _load(path: AnyPath) -> TensorMap:
     description = _describe(path)
     return _DistributedMap(path, description, _network(description))
 
@@ -266,12 +266,13 @@ class DistributedFormat:
     extra = ""
     lazy = True
     safe = True
+    remote = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:
+    def recognises(self, path: AnyPath, head: bytes) -> bool:
         """Return whether the file is a pickle called ``.metadata``."""
         return path.name == NAME and head.startswith(b"\x80")
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
         """Return the one checkpoint that `path` describes; see `Format.open`."""
         description = _describe(path)
         names = _network(description)

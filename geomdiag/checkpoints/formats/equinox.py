@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from geomdiag.checkpoints.formats.contract import Contents, Entry, NotACheckpointError
 from geomdiag.checkpoints.formats.numpy import DAMAGE, MAGIC, place_of_array, read_header
 from geomdiag.checkpoints.formats.raw import Place, RawMap, strict_json
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
@@ -23,7 +23,7 @@ __all__ = ["FORMAT", "EquinoxFormat"]
 _LINE = 1 << 20
 
 
-def _read(path: Path) -> tuple[dict[str, Place], dict[str, Any]]:
+def _read(path: AnyPath) -> tuple[dict[str, Place], dict[str, Any]]:
     """Return where each leaf lies, and the settings in the first line."""
     places: dict[str, Place] = {}
     settings: dict[str, Any] = {}
@@ -62,7 +62,7 @@ def _read(path: Path) -> tuple[dict[str, Place], dict[str, Any]]:
     return places, settings
 
 
-def _load(path: Path) -> TensorMap:
+def _load(path: AnyPath) -> TensorMap:
     return RawMap(_read(path)[0])
 
 
@@ -75,13 +75,14 @@ class EquinoxFormat:
     extra = ""
     lazy = True
     safe = True
+    remote = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:
+    def recognises(self, path: AnyPath, head: bytes) -> bool:
         """Return whether the file is called ``.eqx`` and begins with an array or with JSON."""
         # One .npy file looks the same: here the name decides.
         return path.suffix.lower() == ".eqx" and head.startswith((MAGIC, b"{"))
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
         """Return the one checkpoint in `path`; see `Format.open`."""
         places, settings = _read(path)
         if not any(place.spec.shape for place in places.values()):

@@ -12,7 +12,6 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from geomdiag.checkpoints.formats.layout import (
     steps_of,
 )
 from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap, check_span
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
@@ -70,7 +70,7 @@ class _Array:
 class _Scanner:
     """Reads msgpack, stepping over the bytes of arrays."""
 
-    def __init__(self, path: Path, file: IO[bytes], size: int) -> None:
+    def __init__(self, path: AnyPath, file: IO[bytes], size: int) -> None:
         self._path, self._file, self._end = path, file, size
         self._count = 0
 
@@ -217,7 +217,7 @@ def _leaves(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         yield keys, value
 
 
-def _read(path: Path) -> tuple[dict[str, _Array], dict[str, Any]]:
+def _read(path: AnyPath) -> tuple[dict[str, _Array], dict[str, Any]]:
     """Return the network's arrays by name, and what lies beside them at the top."""
     try:
         with path.open("rb") as file:
@@ -263,7 +263,7 @@ def _begins(head: bytes) -> bool:
     return len(key) == length and key.isascii() and key.decode("ascii").isprintable()
 
 
-def _load(path: Path) -> TensorMap:
+def _load(path: AnyPath) -> TensorMap:
     return _FlaxMap(_read(path)[0])
 
 
@@ -276,12 +276,13 @@ class FlaxFormat:
     extra = ""
     lazy = True
     safe = True
+    remote = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:  # noqa: ARG002
+    def recognises(self, path: AnyPath, head: bytes) -> bool:  # noqa: ARG002
         """Return whether the file begins with a msgpack map from texts."""
         return _begins(head)
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
         """Return the one checkpoint in `path`; see `Format.open`."""
         arrays, beside = _read(path)
         if not arrays:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import Contents
 from geomdiag.checkpoints.formats.hdf5 import open_hdf5
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.errors import CheckpointError
 
 __all__ = ["FORMAT", "KerasFormat"]
@@ -23,12 +22,13 @@ class KerasFormat:
     extra = "hdf5"
     lazy = True
     safe = True
+    remote = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:  # noqa: ARG002
+    def recognises(self, path: AnyPath, head: bytes) -> bool:  # noqa: ARG002
         """Return whether the file is a zip that begins as Keras' do."""
         return first_member(head) in (b"metadata.json", b"config.json", _WEIGHTS.encode())
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
         """Return the one checkpoint in `path`; see `Format.open`."""
         if _WEIGHTS not in Archive(path).members:
             raise CheckpointError(

@@ -1,21 +1,19 @@
 """ONNX models: initialisers read in place, the graph run by onnxruntime when needed.
 
-The protobuf is scanned here, because its own package only reads files whole. Field numbers:
+The protobuf is scanned, because its own package only reads files whole. Field numbers:
 https://github.com/onnx/onnx/blob/main/onnx/onnx.proto (ModelProto, GraphProto, TensorProto).
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geomdiag.checkpoints.copies import local_copy
 from geomdiag.checkpoints.formats.contract import (
     Contents,
     Entry,
@@ -27,7 +25,9 @@ from geomdiag.checkpoints.formats.contract import (
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, plain_value
 from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.program import Program
+from geomdiag.checkpoints.formats.protobuf import Scanner
 from geomdiag.checkpoints.formats.raw import Place, RawMap, check_span
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
@@ -60,75 +60,9 @@ _GRAPH_INITIALISER = 5
 #: Fields of a tensor whose bytes, packed, are its values as they lie in memory.
 _PLAIN_VALUES = {4: (1, 14), 9: None, 10: (11, 15)}
 _DIMS, _TYPE, _NAME, _EXTERNAL, _LOCATION = 1, 2, 8, 13, 14
-#: Bytes of a name or another short text.
-_SHORT = 1 << 16
 
 
-class _Scanner:
-    """Walks over the fields of protobuf messages without reading their contents."""
-
-    def __init__(self, path: Path, file: IO[bytes], size: int) -> None:
-        self.path, self._file, self.size = path, file, size
-
-    def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (number, value, 0) of each number, (number, start, end) of each stretch."""
-        at = start
-        while at < end:
-            key, at = self._varint(at, end)
-            number, kind = key >> 3, key & 7
-            if kind == 0:
-                value, at = self._varint(at, end)
-                yield number, value, 0
-                continue
-            if kind == 2:
-                length, at = self._varint(at, end)
-            else:
-                length = {1: 8, 5: 4}.get(kind, -1)
-            if length < 0 or number == 0:
-                raise ValueError(f"a field {number} of the unknown kind {kind}")
-            if at + length > end:
-                raise CheckpointError(
-                    f"{self.path}: truncated or damaged, a field ends at byte {at + length} of "
-                    f"{end}; copy or export the file again"
-                )
-            yield number, at, at + length
-            at += length
-
-    def _varint(self, at: int, end: int) -> tuple[int, int]:
-        self._file.seek(at)
-        value = 0
-        for i, byte in enumerate(self._file.read(min(10, end - at))):
-            value |= (byte & 0x7F) << (7 * i)
-            if byte < 0x80:
-                return value, at + i + 1
-        raise CheckpointError(
-            f"{self.path}: truncated or damaged, a number ends nowhere; copy or export it again"
-        )
-
-    def integers(self, start: int, end: int) -> list[int]:
-        """Return packed integers."""
-        if end - start > _SHORT:
-            raise ValueError(f"{end - start} bytes of sizes")
-        found = []
-        while start < end:
-            value, start = self._varint(start, end)
-            found.append(value)
-        return found
-
-    def text(self, start: int, end: int) -> str:
-        """Return a short text."""
-        if end - start > _SHORT:
-            raise ValueError(f"a name of {end - start} bytes")
-        self._file.seek(start)
-        return self._file.read(end - start).decode("utf-8")
-
-    def pair(self, start: int, end: int) -> tuple[str, str]:
-        """Return a key and its value."""
-        held = {number: (a, b) for number, a, b in self.fields(start, end)}
-        return self.text(*held[1]), self.text(*held[2]) if 2 in held else ""
-
-
-def _tensor(scan: _Scanner, start: int, end: int) -> tuple[str, Place | None]:
+def _tensor(scan: Scanner, start: int, end: int) -> tuple[str, Place | None]:
     """Return a tensor's name, and where its values lie unless they are stored one by one."""
     shape: list[int] = []
     kind = outside = 0
@@ -164,7 +98,7 @@ def _tensor(scan: _Scanner, start: int, end: int) -> tuple[str, Place | None]:
     return name, place
 
 
-def _external(path: Path, name: str, spec: TensorSpec, external: dict[str, str]) -> Place:
+def _external(path: AnyPath, name: str, spec: TensorSpec, external: dict[str, str]) -> Place:
     file = external.get("location", "")
     # A model may come from anywhere: it must not make us read files outside its folder.
     if file in ("", ".", "..") or "/" in file or "\\" in file or "\0" in file:
@@ -184,7 +118,7 @@ def _external(path: Path, name: str, spec: TensorSpec, external: dict[str, str])
     return place
 
 
-def _read(path: Path) -> tuple[dict[str, Place], dict[str, Any], list[str]]:
+def _read(path: AnyPath) -> tuple[dict[str, Place], dict[str, Any], list[str]]:
     """Return where each initialiser lies, the stored texts, and the names left out."""
     places: dict[str, Place] = {}
     metadata: dict[str, Any] = {}
@@ -192,8 +126,8 @@ def _read(path: Path) -> tuple[dict[str, Place], dict[str, Any], list[str]]:
     graphs = 0
     try:
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            scan = _Scanner(path, file, size)
+            size = path.stat().st_size
+            scan = Scanner(path, file, size)
             for number, a, b in scan.fields(0, size):
                 if number == _MODEL_METADATA:
                     key, value = scan.pair(a, b)
@@ -228,21 +162,22 @@ def _read(path: Path) -> tuple[dict[str, Place], dict[str, Any], list[str]]:
     return places, metadata, left_out
 
 
-def _load(path: Path) -> TensorMap:
+def _load(path: AnyPath) -> TensorMap:
     return RawMap(_read(path)[0])
 
 
-def _program(path: Path) -> Program:
+def _program(path: AnyPath, parts: tuple[AnyPath, ...]) -> Program:
     try:
         import onnxruntime
     except ImportError as error:
         raise missing_extra(path, "onnxruntime", "onnx") from error
+    file = local_copy(path, parts)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            str(file), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime has no common class of its errors
         raise CheckpointError(
@@ -280,9 +215,10 @@ class ONNXFormat:
     extra = "onnx"
     lazy = True
     safe = True
+    remote = True
     runs = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:
+    def recognises(self, path: AnyPath, head: bytes) -> bool:
         """Return whether the file begins with ONNX' version and a producer's name."""
         if len(head) < 4 or head[0] != 0x08 or not 0 < head[1] < 0x40:
             return False
@@ -292,7 +228,7 @@ class ONNXFormat:
         printable = producer.isascii() and producer.decode("ascii").isprintable()
         return 0 < head[3] < 0x80 and len(producer) == head[3] and printable
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
         """Return the one checkpoint in `path`; see `Format.open`."""
         head = read_head(path)
         if not head.startswith(b"\x08"):
@@ -304,13 +240,14 @@ class ONNXFormat:
                 del places[name]
         if not places:
             raise NotACheckpointError(f"{path}: the model has no initialisers with plain values")
+        parts = tuple(sorted({place.path for place in places.values()} - {path}))
         entry = Entry(
             load=partial(_load, path),
             specs={name: place.spec for name, place in places.items()},
             metadata=metadata,
             steps=steps_of(metadata),
-            parts=tuple(sorted({place.path for place in places.values()} - {path})),
-            program=partial(_program, path),
+            parts=parts,
+            program=partial(_program, path, parts),
         )
         notices = []
         if left_out:

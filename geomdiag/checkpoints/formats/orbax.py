@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomdiag.checkpoints.copies import local_copy
 from geomdiag.checkpoints.formats.contract import (
     Contents,
     Entry,
     NotACheckpointError,
     missing_extra,
 )
+from geomdiag.checkpoints.formats.dumps import is_scalar_name
 from geomdiag.checkpoints.formats.layout import Layout, choose_network, read_beside, steps_of
 from geomdiag.checkpoints.formats.raw import DAMAGED, RAW, strict_json
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError
@@ -40,18 +43,18 @@ _FREE = 64 << 20
 _RATIO = 100
 
 
-def folder_of(path: Path) -> Path:
+def folder_of(path: AnyPath) -> AnyPath:
     """Return the checkpoint's own folder, above that of its item.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         A ``_METADATA`` file: in the checkpoint's folder, or in the folder of one of its items.
     """
     return path.parent.parent if (path.parent.parent / _SAVED).is_file() else path.parent
 
 
-def _describe(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
+def _describe(path: AnyPath) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
     """Return the keys that lead to each array, by the array's own name, and the description."""
     try:
         with path.open("rb") as file:
@@ -75,7 +78,14 @@ def _describe(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
     return keys, held
 
 
-def _open_array(path: Path, held: Mapping[str, Any], name: str) -> Any:
+def _home(path: AnyPath) -> Path:
+    """Return the folder that tensorstore reads."""
+    if isinstance(path, Path):
+        return path.parent
+    return local_copy(path, _files(path)).parent
+
+
+def _open_array(path: AnyPath, home: Path, held: Mapping[str, Any], name: str) -> Any:
     """Return tensorstore's handle of one array."""
     try:
         import tensorstore
@@ -83,11 +93,11 @@ def _open_array(path: Path, held: Mapping[str, Any], name: str) -> Any:
         raise missing_extra(path, "tensorstore", "orbax") from error
     if "/" in name or name.startswith("."):
         raise CheckpointError(f"{path}: it names the array {name!r}, which leads out of the folder")
-    base: dict[str, Any] = {"driver": "file", "path": f"{path.parent}/"}
+    base: dict[str, Any] = {"driver": "file", "path": f"{home}/"}
     if held.get("use_ocdbt"):
         store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
     else:
-        store = {**base, "path": f"{path.parent}/{name}/"}
+        store = {**base, "path": f"{home}/{name}/"}
     spec = {"driver": "zarr3" if held.get("use_zarr3") else "zarr", "kvstore": store}
     try:
         return tensorstore.open(spec, open=True, read=True).result()
@@ -102,12 +112,12 @@ class _OrbaxMap(TensorMap):
     """Arrays read one by one."""
 
     def __init__(
-        self, path: Path, held: Mapping[str, Any], names: Mapping[str, str], size: int
+        self, path: AnyPath, held: Mapping[str, Any], names: Mapping[str, str], size: int
     ) -> None:
-        self._path, self._held, self._names = path, held, dict(names)
+        self._path, self._home, self._held, self._names = path, _home(path), held, dict(names)
         self._specs: dict[str, TensorSpec] = {}
         for name, stored in self._names.items():
-            array = _open_array(path, held, stored)
+            array = _open_array(path, self._home, held, stored)
             spec = TensorSpec(tuple(array.shape), array.dtype.name)
             if spec.dtype not in RAW:
                 raise CheckpointError(
@@ -134,7 +144,7 @@ class _OrbaxMap(TensorMap):
 
     def _read(self, name: str, selection: Any) -> NDArray[Any]:
         stored = self._names[name]
-        array = _open_array(self._path, self._held, stored)
+        array = _open_array(self._path, self._home, self._held, stored)
         try:
             value: NDArray[Any] = array[selection].read().result()
         except Exception as error:  # as above
@@ -153,18 +163,18 @@ class _OrbaxMap(TensorMap):
         return len(self._names)
 
 
-def _files(path: Path) -> tuple[Path, ...]:
+def _files(path: AnyPath) -> tuple[AnyPath, ...]:
     found = (each for each in path.parent.rglob("*") if each != path and each.is_file())
     return tuple(sorted(found))
 
 
-def _load(path: Path, names: tuple[str, ...]) -> TensorMap:
+def _load(path: AnyPath, names: tuple[str, ...]) -> TensorMap:
     keys, held = _describe(path)
     chosen = {name: stored for name, stored in choose_network(keys).items() if name in names}
     return _OrbaxMap(path, held, chosen, _size(_files(path)))
 
 
-def _size(files: Iterable[Path]) -> int:
+def _size(files: Iterable[AnyPath]) -> int:
     return sum(each.stat().st_size for each in files)
 
 
@@ -177,24 +187,22 @@ class OrbaxFormat:
     extra = "orbax"
     lazy = True
     safe = True
+    remote = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:
+    def recognises(self, path: AnyPath, head: bytes) -> bool:
         """Return whether the file is a JSON object called ``_METADATA``."""
         return path.name == NAME and head.lstrip().startswith(b"{")
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
         """Return the one checkpoint that `path` describes; see `Format.open`."""
         keys, held = _describe(path)
         parts = _files(path)
         size = _size(parts)
         names = choose_network(keys)
-        top = [name for name, leading in keys.items() if len(leading) == 1]
         tensors = _OrbaxMap(path, held, names, size)
-        beside = {
-            name: value
-            for name in top
-            if not (value := _OrbaxMap(path, held, {name: name}, size)[name]).shape
-        }
+        said = [name for name, at in keys.items() if len(at) == 1 and is_scalar_name(name)]
+        scalars = _OrbaxMap(path, held, {name: name for name in said}, size)
+        beside = {name: scalars[name] for name in said if not scalars.spec(name).shape}
         specs = {name: spec for name, spec in tensors.specs().items() if names[name] not in beside}
         if not specs:
             raise NotACheckpointError(f"{path.parent}: the folder holds no arrays of a network")

@@ -7,9 +7,9 @@ import pickle
 import pickletools
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
 __all__ = ["globals_of", "read_plain", "read_restricted"]
@@ -24,12 +24,12 @@ _MAKERS = frozenset(
 )
 
 
-def globals_of(path: Path, zipped: bool) -> list[str] | None:
+def globals_of(path: AnyPath, zipped: bool) -> list[str] | None:
     """Return the globals that a pickle names beyond torch's and collections'.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file; nothing in it is executed.
     zipped : bool
         Whether it is one of torch's zip archives.
@@ -41,7 +41,7 @@ def globals_of(path: Path, zipped: bool) -> list[str] | None:
     """
     try:
         if zipped:
-            with zipfile.ZipFile(path) as archive:
+            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
                 return _named(archive.read(name))
         return _named(path.read_bytes())
@@ -74,12 +74,12 @@ def _named(data: bytes) -> list[str]:
     return [name for name in found if not name.startswith(("torch.", "collections."))]
 
 
-def read_plain(path: Path, allow_pickle: bool) -> Any:
+def read_plain(path: AnyPath, allow_pickle: bool) -> Any:
     """Refuse a pickle that torch did not write, or unpickle it if that is allowed.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file.
     allow_pickle : bool
         Whether the user trusts it.
@@ -144,7 +144,7 @@ class _Restricted(pickle._Unpickler):  # the C one allocates whatever a memo ind
 
 
 def read_restricted(
-    path: Path,
+    path: AnyPath,
     data: bytes,
     find: Callable[[str], Any],
     persistent: Callable[[Any], Any] | None = None,
@@ -153,7 +153,7 @@ def read_restricted(
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file, for messages.
     data : bytes
         The pickle.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.errors import UnsafeCheckpointError
 
 __all__ = ["Program", "refuse_to_run"]
@@ -34,7 +34,7 @@ class Program:
     width: int | None = None
 
 
-def refuse_to_run(path: Path, what: str) -> NoReturn:
+def refuse_to_run(path: AnyPath, what: str) -> NoReturn:
     """Raise the error for a program that the user has not allowed to run.
 
     Raises

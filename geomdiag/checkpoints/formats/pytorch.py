@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from geomdiag.checkpoints.copies import local_copy
 from geomdiag.checkpoints.formats.archives import Archive
 from geomdiag.checkpoints.formats.contract import (
     Contents,
@@ -25,6 +26,7 @@ from geomdiag.checkpoints.formats.pickles import globals_of, read_plain
 from geomdiag.checkpoints.formats.sharding import read_index
 from geomdiag.checkpoints.formats.torchscript import FORMAT as torchscript
 from geomdiag.checkpoints.formats.torchscript import is_torchscript
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
@@ -44,7 +46,7 @@ _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 class TorchMap(TensorMap):
     """Tensors of one state; values stay in the mapped file until asked for."""
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    def __init__(self, tensors: Mapping[str, torch.Tensor], path: AnyPath) -> None:
         self._tensors = dict(tensors)
         self._path = path
 
@@ -89,7 +91,7 @@ class TorchMap(TensorMap):
         return len(self._tensors)
 
 
-def _read(path: Path, allow_pickle: bool) -> Any:
+def _read(path: AnyPath, allow_pickle: bool) -> Any:
     """Unpickle `path` with weights only, its storages mapped rather than read."""
     head = read_head(path)
     zipped = head.startswith(_ZIP)
@@ -97,14 +99,15 @@ def _read(path: Path, allow_pickle: bool) -> Any:
         raise refusal(path, head, "a torch.save file (zip archive or pickle)")
     if not zipped and _LEGACY not in head[:32]:
         return read_plain(path, allow_pickle)
+    file = local_copy(path)
     try:
-        return _torch_load(path, zipped, weights_only=True)
+        return _torch_load(file, zipped, weights_only=True)
     except Exception as error:  # torch raises whatever its readers meet in a damaged file
         failure = error
     unsafe = _offending_global(path, zipped, str(failure))
     if unsafe.startswith("numpy"):
         try:
-            return _read_with_numpy(path, zipped)
+            return _read_with_numpy(file, zipped)
         except Exception as error:
             unsafe = _offending_global(path, zipped, str(error)) or unsafe
     if not unsafe:
@@ -120,7 +123,7 @@ def _read(path: Path, allow_pickle: bool) -> Any:
             "--allow-pickle (allow_pickle=True)."
         ) from failure
     try:
-        return _torch_load(path, zipped, weights_only=False)
+        return _torch_load(file, zipped, weights_only=False)
     except Exception as error:
         raise CheckpointError(
             f"{path}: cannot be unpickled here ({type(error).__name__}: {_first_line(error)}). "
@@ -170,7 +173,7 @@ def _first_line(error: BaseException) -> str:
     return lines[0][:200] if lines else ""
 
 
-def _offending_global(path: Path, zipped: bool, message: str) -> str:
+def _offending_global(path: AnyPath, zipped: bool, message: str) -> str:
     """Return the global that weights-only reading refused, or an empty string."""
     match = re.search(r"GLOBAL ([\w.]+)", message) or re.search(
         r"[Uu]nsupported (?:global|class)[^\w]+([\w.]+)", message
@@ -186,17 +189,17 @@ def _offending_global(path: Path, zipped: bool, message: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _layout_of_series(path: Path, _state: tuple[int, int], allow_pickle: bool) -> Layout:
+def _layout_of_series(path: AnyPath, _state: tuple[int, int], allow_pickle: bool) -> Layout:
     """Keep the last series file mapped: its entries are asked for one after the other."""
     return interpret(_read(path, allow_pickle))
 
 
-def _load(path: Path, index: int, count: int, allow_pickle: bool) -> TensorMap:
+def _load(path: AnyPath, index: int, count: int, allow_pickle: bool) -> TensorMap:
     if count == 1:
         layout = interpret(_read(path, allow_pickle))
     else:
         try:
-            status = path.stat()
+            status = local_copy(path).stat()
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
         layout = _layout_of_series(path, (status.st_mtime_ns, status.st_size), allow_pickle)
@@ -205,15 +208,15 @@ def _load(path: Path, index: int, count: int, allow_pickle: bool) -> TensorMap:
     return TorchMap(layout.states[index].tensors, path)
 
 
-def _is_zip(path: Path) -> bool:
+def _is_zip(path: AnyPath) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(4) == _ZIP
+            return bool(file.read(4) == _ZIP)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
 
-def _load_sharded(path: Path, allow_pickle: bool) -> TensorMap:
+def _load_sharded(path: AnyPath, allow_pickle: bool) -> TensorMap:
     weight_map, _ = read_index(path)
     shards = {
         name: interpret(_read(path.parent / name, allow_pickle)).states
@@ -227,7 +230,7 @@ def _load_sharded(path: Path, allow_pickle: bool) -> TensorMap:
     return TorchMap(tensors, path)
 
 
-def _open_sharded(path: Path, allow_pickle: bool) -> Contents:
+def _open_sharded(path: AnyPath, allow_pickle: bool) -> Contents:
     weight_map, metadata = read_index(path)
     entry = Entry(
         load=partial(_load_sharded, path, allow_pickle),
@@ -249,8 +252,9 @@ class PyTorchFormat:
     extra = ""
     lazy = True
     safe = True
+    remote = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:
+    def recognises(self, path: AnyPath, head: bytes) -> bool:
         """Return whether the file is a zip that begins with torch's pickle, or an older file."""
         if path.name.endswith(INDEX):
             return head.lstrip()[:1] == b"{"
@@ -260,7 +264,7 @@ class PyTorchFormat:
             return first.endswith((b"/data.pkl", b"/version", b"/byteorder", b"/.format_version"))
         return _LEGACY in head[:32]
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:
         """Return the checkpoints in `path`; see `Format.open`."""
         if path.name.endswith(INDEX):
             return _open_sharded(path, allow_pickle)

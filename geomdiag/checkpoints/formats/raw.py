@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
@@ -59,7 +60,7 @@ class Place:
 
     Attributes
     ----------
-    path : Path
+    path : Path or RemotePath
         The file.
     offset : int
         Byte at which its first element lies.
@@ -71,7 +72,7 @@ class Place:
         Whether the bytes of each element are in the other order.
     """
 
-    path: Path
+    path: AnyPath
     offset: int
     spec: TensorSpec
     strides: tuple[int, ...] | None = None
@@ -105,7 +106,7 @@ class RawMap(TensorMap):
         place = self._places[name]
         count = span(place.spec.shape, place.strides)
         try:
-            flat = np.fromfile(place.path, dtype=place.raw, count=count, offset=place.offset)
+            flat = _read(place, count)
         except OSError as error:
             raise CheckpointError(f"{place.path}: cannot be read: {error}") from error
         if len(flat) != count:
@@ -145,13 +146,24 @@ class RawMap(TensorMap):
         return len(self._places)
 
 
+def _read(place: Place, count: int) -> NDArray[Any]:
+    """Return elements as stored, fewer where the file ends before."""
+    if isinstance(place.path, Path):
+        return np.fromfile(place.path, dtype=place.raw, count=count, offset=place.offset)
+    with place.path.open("rb", buffering=0) as file:
+        file.seek(place.offset)
+        data = bytearray(_all(file, count * place.raw.itemsize))
+    whole = len(data) // place.raw.itemsize
+    return np.frombuffer(data, dtype=place.raw, count=whole)
+
+
 def _stretches(indices: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Yield increasing indices as (first, count) of those that follow each other."""
     for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1):
         yield int(run[0]), len(run)
 
 
-def read_exactly(file: IO[bytes], size: int, path: Path, name: str) -> bytes:
+def read_exactly(file: IO[bytes], size: int, path: AnyPath, name: str) -> bytes:
     """Return the next `size` bytes of a file that may give fewer at a time.
 
     Raises
@@ -159,17 +171,21 @@ def read_exactly(file: IO[bytes], size: int, path: Path, name: str) -> bytes:
     CheckpointError
         If the file ends before.
     """
+    data = _all(file, size)
+    if len(data) < size:
+        raise CheckpointError(
+            f"{path}: the file ends inside {name!r}; it changed since it was opened. Open it again."
+        )
+    return data
+
+
+def _all(file: IO[bytes], size: int) -> bytes:
+    """Return the next `size` bytes of a file that may give fewer at a time."""
     pieces: list[bytes] = []
-    while size:
-        piece = file.read(size)
-        if not piece:
-            raise CheckpointError(
-                f"{path}: the file ends inside {name!r}; it changed since it was opened. Open it "
-                "again."
-            )
+    while size and (piece := file.read(size)):
         pieces.append(piece)
         size -= len(piece)
-    return b"".join(pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def span(shape: Sequence[int], strides: Sequence[int] | None) -> int:
@@ -179,12 +195,12 @@ def span(shape: Sequence[int], strides: Sequence[int] | None) -> int:
     return 1 + sum((extent - 1) * step for extent, step in zip(shape, strides, strict=True))
 
 
-def check_span(path: Path, name: str, place: Place, available: int) -> None:
+def check_span(path: AnyPath, name: str, place: Place, available: int) -> None:
     """Refuse a tensor that cannot lie in the bytes it is said to lie in.
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file, for the message.
     name : str
         The tensor.

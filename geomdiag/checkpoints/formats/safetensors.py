@@ -10,7 +10,6 @@ import math
 import struct
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from geomdiag.checkpoints.curves import step_columns
@@ -24,6 +23,7 @@ from geomdiag.checkpoints.formats.contract import (
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of, plain_value
 from geomdiag.checkpoints.formats.raw import DAMAGED, Place, RawMap, strict_json
 from geomdiag.checkpoints.formats.sharding import read_index
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
@@ -56,7 +56,7 @@ _DTYPES: dict[str, str] = {
 }
 
 
-def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
+def _read_header(path: AnyPath) -> tuple[dict[str, Place], dict[str, str]]:
     """Return where each tensor lies and the file's metadata, or raise `CheckpointError`."""
     try:
         size = path.stat().st_size
@@ -91,13 +91,13 @@ def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
     return places, metadata
 
 
-def _truncated(path: Path, expected: int, size: int) -> CheckpointError:
+def _truncated(path: AnyPath, expected: int, size: int) -> CheckpointError:
     return CheckpointError(
         f"{path}: truncated, {size} bytes of at least {expected}; copy or save the file again"
     )
 
 
-def _place(path: Path, name: str, item: Mapping[str, Any], start: int) -> Place:
+def _place(path: AnyPath, name: str, item: Mapping[str, Any], start: int) -> Place:
     if item["dtype"] not in _DTYPES:
         raise CheckpointError(
             f"{path}: the tensor {name!r} has the type {item['dtype']}, known are "
@@ -112,7 +112,7 @@ def _place(path: Path, name: str, item: Mapping[str, Any], start: int) -> Place:
     return place
 
 
-def _read_index(path: Path) -> tuple[dict[str, Place], dict[str, Any], tuple[Path, ...]]:
+def _read_index(path: AnyPath) -> tuple[dict[str, Place], dict[str, Any], tuple[AnyPath, ...]]:
     weight_map, metadata = read_index(path)
     parts = tuple(path.parent / shard for shard in sorted(set(weight_map.values())))
     shards = {part.name: _read_header(part)[0] for part in parts}
@@ -123,7 +123,7 @@ def _read_index(path: Path) -> tuple[dict[str, Place], dict[str, Any], tuple[Pat
     return places, metadata, parts
 
 
-def _load(path: Path) -> TensorMap:
+def _load(path: AnyPath) -> TensorMap:
     if path.name.endswith(".json"):
         return RawMap(_read_index(path)[0])
     return RawMap(_read_header(path)[0])
@@ -138,8 +138,9 @@ class SafetensorsFormat:
     extra = ""
     lazy = True
     safe = True
+    remote = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:
+    def recognises(self, path: AnyPath, head: bytes) -> bool:
         """Return whether the file starts with a plausible header length and an object."""
         if path.name.endswith(_INDEX):
             return head.lstrip()[:1] == b"{"
@@ -148,9 +149,9 @@ class SafetensorsFormat:
         length = struct.unpack("<Q", head[:8])[0]
         return 2 <= length <= _HEADER_LIMIT and head[8:9] == b"{"
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
         """Return the one checkpoint in `path`; see `Format.open`."""
-        parts: tuple[Path, ...] = ()
+        parts: tuple[AnyPath, ...] = ()
         stored: Mapping[str, Any]
         if path.name.endswith(".json"):
             places, stored, parts = _read_index(path)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geomdiag.checkpoints.copies import local_copy
 from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import Contents, Entry, NotACheckpointError
 from geomdiag.checkpoints.formats.dumps import plain_value
 from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.program import Program, refuse_to_run
 from geomdiag.checkpoints.formats.raw import DAMAGED, RAW, Place, RawMap, check_span, strict_json
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
@@ -52,7 +53,7 @@ _SHORT = 1 << 16
 _CONFIG = "data/weights/model_weights_config.json"
 
 
-def _read(path: Path) -> dict[str, Place]:
+def _read(path: AnyPath) -> dict[str, Place]:
     archive = Archive(path)
     config = archive.suffixed(_CONFIG)
     if config is None:
@@ -95,7 +96,7 @@ def _place(archive: Archive, root: str, name: str, item: Mapping[str, Any], big:
     return place
 
 
-def _extras(path: Path) -> dict[str, Any]:
+def _extras(path: AnyPath) -> dict[str, Any]:
     """Return the short texts saved as ``extra_files``, numbers among them as numbers."""
     archive = Archive(path)
     found: dict[str, Any] = {}
@@ -106,17 +107,18 @@ def _extras(path: Path) -> dict[str, Any]:
     return found
 
 
-def _load(path: Path) -> TensorMap:
+def _load(path: AnyPath) -> TensorMap:
     return RawMap(_read(path))
 
 
-def _program(path: Path, allowed: bool) -> Program:
+def _program(path: AnyPath, allowed: bool) -> Program:
     if not allowed:
         refuse_to_run(path, "loading an exported program evaluates expressions and pickles in it")
     import torch
 
+    file = local_copy(path)
     try:
-        exported = torch.export.load(path)
+        exported = torch.export.load(file)
         module = exported.module()
     except Exception as error:  # torch raises whatever its loader meets
         raise CheckpointError(
@@ -147,13 +149,14 @@ class TorchExportFormat:
     extra = ""
     lazy = True
     safe = True
+    remote = True
     runs = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:  # noqa: ARG002
+    def recognises(self, path: AnyPath, head: bytes) -> bool:  # noqa: ARG002
         """Return whether the file is a zip that begins with an exported program's weights."""
         return b"/data/weights/" in first_member(head)
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:
         """Return the one checkpoint in `path`; see `Format.open`."""
         places = _read(path)
         if not places:

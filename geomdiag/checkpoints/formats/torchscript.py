@@ -12,12 +12,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geomdiag.checkpoints.copies import local_copy
 from geomdiag.checkpoints.curves import step_columns
 from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import Contents, Entry, NotACheckpointError
@@ -25,6 +25,7 @@ from geomdiag.checkpoints.formats.dumps import is_scalar_name
 from geomdiag.checkpoints.formats.pickles import read_restricted
 from geomdiag.checkpoints.formats.program import Program, refuse_to_run
 from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap, check_span
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
@@ -126,7 +127,7 @@ def _leaves(value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str,
         yield prefix, value
 
 
-def _read(path: Path) -> tuple[dict[str, Place], dict[str, Any]]:
+def _read(path: AnyPath) -> tuple[dict[str, Place], dict[str, Any]]:
     """Return where each tensor lies, and the module's own scalars."""
     archive = Archive(path)
     pickled = archive.suffixed("/data.pkl")
@@ -155,20 +156,21 @@ def _read(path: Path) -> tuple[dict[str, Place], dict[str, Any]]:
     return places, scalars
 
 
-def _load(path: Path) -> TensorMap:
+def _load(path: AnyPath) -> TensorMap:
     return RawMap(_read(path)[0])
 
 
-def _program(path: Path, allowed: bool) -> Program:
+def _program(path: AnyPath, allowed: bool) -> Program:
     if not allowed:
         refuse_to_run(path, "a TorchScript program runs as compiled code")
     import torch
 
+    file = local_copy(path)
     try:
         load: Any = torch.jit.load
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
-            module = load(str(path), map_location="cpu").eval()
+            module = load(str(file), map_location="cpu").eval()
     except Exception as error:  # torch raises whatever its loader meets
         raise CheckpointError(
             f"{path}: torch cannot load this program ({type(error).__name__}: "
@@ -191,13 +193,14 @@ class TorchScriptFormat:
     extra = ""
     lazy = True
     safe = True
+    remote = True
     runs = True
 
-    def recognises(self, path: Path, head: bytes) -> bool:  # noqa: ARG002
+    def recognises(self, path: AnyPath, head: bytes) -> bool:  # noqa: ARG002
         """Return whether the file is a zip that begins with a storage, as torch.jit's do."""
         return first_member(head).endswith(b"/data/0")
 
-    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:
+    def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:
         """Return the one checkpoint in `path`; see `Format.open`."""
         places, metadata = _read(path)
         for name in [name for name in places if is_scalar_name(name)]:
