@@ -20,6 +20,7 @@ from geomdiag.models.snapshot import Matrix, Network, Snapshot
 from geomdiag.registry import Registry
 
 if TYPE_CHECKING:
+    from geomdiag.models.selection import Selection
     from geomdiag.tasks.contract import Task
 
 __all__ = [
@@ -43,6 +44,7 @@ ARCHITECTURES = Registry(
     {
         "decoder_transformer": _HERE + "decoder_transformer:ARCHITECTURE",
         "embedding_mlp": _HERE + "embedding_mlp:ARCHITECTURE",
+        "huggingface": _HERE + "huggingface:ARCHITECTURE",
         "onehot_mlp": _HERE + "onehot_mlp:ARCHITECTURE",
         "openai_grok": _HERE + "openai_grok:ARCHITECTURE",
         "recurrent": _HERE + "recurrent:ARCHITECTURE",
@@ -125,14 +127,17 @@ def _unknown(specs: Mapping[str, TensorSpec], misses: list[NearMiss]) -> Archite
     further = f" and {len(specs) - 6} more" if len(specs) > 6 else ""
     best = nearest(misses)
     near = f" The nearest is {best.message}." if best.score > 0 else ""
-    own = "Give the model yourself with --model package.module:factory"
+    own = "ive the model yourself with --model package.module:factory"
     if "logits" in specs:  # a dump with arrays of its own says so, or is taken for weights
         advice = (
             "The file has 'logits'; if it is a dump, mark it geomdiag='dump' "
-            f"(docs/dump-format.md). {own} if it is not."
+            f"(docs/dump-format.md). G{own} if it is not."
         )
     else:
-        advice = f"{own}, or store dumps (logits, embedding) instead of weights."
+        advice = (
+            "Name its embedding with --map embedding=TENSOR (geomdiag inspect lists what may be "
+            f"it), g{own}, or store dumps (logits, embedding) instead of weights."
+        )
     return ArchitectureError(
         f"no known architecture fits the tensors ({shown or 'none'}{further}).{near} Known: "
         f"{', '.join(ARCHITECTURES)}. {advice}"
@@ -145,7 +150,11 @@ def full_config(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> dic
 
 
 def infer_task(
-    spec: str | Task, checkpoint: Checkpoint, config: Mapping[str, Any] | None = None
+    spec: str | Task,
+    checkpoint: Checkpoint,
+    config: Mapping[str, Any] | None = None,
+    *,
+    tokens: int | None = None,
 ) -> Task:
     """Return the task that `spec` names, with what it leaves unsaid read off a checkpoint.
 
@@ -157,6 +166,8 @@ def infer_task(
         Any of the run.
     config : mapping, optional
         The run's configuration.
+    tokens : int, optional
+        How many tokens were chosen of a larger vocabulary; this then counts, not its size.
 
     Returns
     -------
@@ -177,6 +188,8 @@ def infer_task(
         return tasks.task(spec)
     except TaskError as error:
         unsaid = error
+    if tokens is not None:
+        return tasks.task_for(spec, candidates=(tokens,))
     specs = checkpoint.tensors.specs()
     merged = full_config(checkpoint, config)
     family = spec.partition(":")[0].strip()
@@ -216,6 +229,7 @@ def snapshot(
     train: NDArray[np.bool_] | Split | None = None,
     model: str | Callable[[Mapping[str, Any]], Callable[[Any], Any]] | None = None,
     config: Mapping[str, Any] | None = None,
+    selection: Selection | None = None,
 ) -> Snapshot:
     """Return a checkpoint as an answer to a task.
 
@@ -231,6 +245,9 @@ def snapshot(
         The user's own model; see `load_factory`.
     config : mapping, optional
         The run's configuration.
+    selection : Selection, optional
+        Matrices taken by name, instead of those that the network shows; see
+        `geomdiag.models.selection.select`.
 
     Returns
     -------
@@ -248,6 +265,20 @@ def snapshot(
     """
     if isinstance(train, Split):
         train = train.mask(task.inputs)
+    chosen, roles = None, None
+    if selection is not None:
+        chosen, roles = selection.matrices(checkpoint.tensors, task), selection.roles
+    if selection is not None and selection.only:
+        return Snapshot(
+            task,
+            matrices=chosen,
+            train=train,
+            step=checkpoint.step,
+            metadata=checkpoint.metadata,
+            reasons={"logits": selection.reason, "differentiable": selection.reason},
+            origin="embedding only",
+            roles=roles,
+        )
     if checkpoint.kind == "dump":
         if model is not None:
             raise ArchitectureError(
@@ -259,7 +290,8 @@ def snapshot(
         matrices, logits, stored = read_dump(checkpoint.tensors, task)
         return Snapshot(
             task,
-            matrices=matrices,
+            matrices={**matrices, **(chosen or {})},
+            roles=roles,
             logits=logits,
             train=stored if train is None else train,
             step=checkpoint.step,
@@ -274,6 +306,8 @@ def snapshot(
         return Snapshot(
             task,
             CallableNetwork(factory, checkpoint.tensors, task),
+            matrices=chosen,
+            roles=roles,
             train=train,
             step=checkpoint.step,
             metadata=checkpoint.metadata,
@@ -288,10 +322,12 @@ def snapshot(
     except ArchitectureError:
         if checkpoint.program is None:
             raise
-        return _run_program(checkpoint, task, train)
+        return _run_program(checkpoint, task, train, chosen, roles)
     return Snapshot(
         task,
         match.build(checkpoint.tensors, task),
+        matrices=chosen,
+        roles=roles,
         train=train,
         step=checkpoint.step,
         metadata=checkpoint.metadata,
@@ -299,15 +335,26 @@ def snapshot(
     )
 
 
-def _run_program(checkpoint: Checkpoint, task: Task, train: NDArray[np.bool_] | None) -> Snapshot:
+def _run_program(
+    checkpoint: Checkpoint,
+    task: Task,
+    train: NDArray[np.bool_] | None,
+    matrices: Mapping[str, Matrix] | None,
+    roles: Mapping[str, str] | None,
+) -> Snapshot:
     """Return a checkpoint that no architecture fits, run as its own file defines it."""
     from geomdiag.models.programs import ProgramNetwork
 
     network = ProgramNetwork(checkpoint, task)
-    missing = "the file's own program is run, and which of its tensors is the embedding is unknown"
+    missing = (
+        "the file's own program is run, and which of its tensors is the embedding is unknown "
+        "(--map embedding=TENSOR says it)"
+    )
     return Snapshot(
         task,
         network,
+        matrices=matrices,
+        roles=roles,
         train=train,
         step=checkpoint.step,
         metadata=checkpoint.metadata,

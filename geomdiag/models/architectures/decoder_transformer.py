@@ -208,6 +208,7 @@ class _Architecture(Architecture):
         for naming in (*NAMINGS, *LANGUAGE_MODELS):
             fit = fit_convention(naming.convention, specs, ignored=_ignored(specs))
             if isinstance(fit, Fit):
+                _refuse_unsaid_rotary(specs, settings)
                 found = self._matched(naming, fit, settings)
                 if isinstance(found, Match):
                     return found
@@ -221,8 +222,10 @@ class _Architecture(Architecture):
         if half is not None:
             return NearMiss(nearness, f"{name}: block {half} has only one layer of its MLP")
         notices: list[str] = []
-        if "unembed" not in fit.roles and (reason := _untied(naming, settings, notices)):
-            return NearMiss(nearness, f"{name}: {reason}")
+        if "unembed" not in fit.roles:
+            if reason := _untied(naming, settings, notices):
+                return NearMiss(nearness, f"{name}: {reason}")
+            fit = replace(fit, roles={**fit.roles, "unembed": fit.roles["embed"]})
         try:
             options = read_options(naming, fit, settings, notices)
         except ArchitectureError as error:
@@ -305,6 +308,17 @@ def _untied(naming: Naming, settings: Settings, notices: list[str]) -> str:
         f"tensor {head!r} is missing, and the configuration does not say that it is the embedding "
         "(tie_word_embeddings)"
     )
+
+
+def _refuse_unsaid_rotary(specs: Mapping[str, TensorSpec], settings: Settings) -> None:
+    """Raise where TransformerLens' buffers show rotary positions and no configuration does."""
+    turned = next((name for name in specs if name.endswith("attn.rotary_sin")), None)
+    if turned is not None and "positional_embedding_type" not in settings:
+        raise ArchitectureError(
+            f"the buffer {turned!r} shows rotary positions, and no configuration says how they "
+            "turn: put TransformerLens' configuration (positional_embedding_type, rotary_dim, "
+            "rotary_base, rotary_adjacent_pairs) into the run's config.json"
+        )
 
 
 def _half_mlp(fit: Fit, block: int) -> bool:

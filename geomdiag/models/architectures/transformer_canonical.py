@@ -27,7 +27,7 @@ def canonical(
     fit : Fit
         Its sizes.
     tensors : mapping of str to Tensor
-        Part to tensor; without ``unembed`` the embedding is the read-out as well.
+        Part to tensor.
     options : Options
         What the weights do not say.
     classes : int
@@ -37,8 +37,9 @@ def canonical(
     -------
     TransformerWeights
     """
-    embed = tensors["embed"].T if naming.orientation == "nanda" else tensors["embed"]
-    unembed = tensors.get("unembed", embed)
+    embed, unembed = tensors["embed"], tensors["unembed"]
+    if naming.orientation == "nanda":
+        embed = embed.T
     if naming.orientation in ("linear", "conv1d"):
         unembed = unembed.T
     bias = tensors.get("unembed_bias")

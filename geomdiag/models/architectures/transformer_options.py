@@ -110,23 +110,28 @@ def read_options(naming: Naming, fit: Fit, settings: Settings, notices: list[str
 
 def _refuse_unknown(naming: Naming, settings: Settings) -> None:
     """Raise if the configuration asks for what the one form cannot do."""
+    no, none = ("false",), ("-1.0", "-1", "0", "0.0")
     wanted: dict[str, tuple[str, ...]] = {
-        "attn_scores_soft_cap": ("-1.0", "-1", "0", "0.0"),
-        "output_logits_soft_cap": ("-1.0", "-1", "0", "0.0"),
-        "use_local_attn": ("false",),
-        "use_ntk_by_parts_rope": ("false",),
-        "add_cross_attention": ("false",),
+        "attn_scores_soft_cap": none,
+        "output_logits_soft_cap": none,
+        "use_local_attn": no,
+        "use_ntk_by_parts_rope": no,
+        "add_cross_attention": no,
     }
-    if naming.orientation in ("nanda", "lens"):
-        lens = naming.orientation == "lens"
-        wanted["positional_embedding_type"] = ("standard", "rotary") if lens else ("standard",)
-        if not lens:
-            wanted["gated_mlp"] = wanted["parallel_attn_mlp"] = ("false",)
+    if naming.orientation == "lens":
+        wanted["positional_embedding_type"] = ("standard", "rotary")
+    elif naming.orientation == "nanda":
+        wanted |= {
+            "positional_embedding_type": ("standard",),
+            "gated_mlp": no,
+            "parallel_attn_mlp": no,
+        }
     for name, known in wanted.items():
         if (said := settings.word(name)) not in (None, *known):
+            only = "none" if known is none else " and ".join(known)
             raise ArchitectureError(
-                f"the configuration says {name} = {said}; decoder_transformer only knows "
-                f"{' and '.join(known[:2])}. {_OWN}"
+                f"the configuration says {name} = {said}; decoder_transformer only knows {only}. "
+                f"{_OWN}"
             )
     if not naming.model_types:
         return
