@@ -210,6 +210,24 @@ def test_truncation_is_told(kind: Kind, tmp_path: Path) -> None:
     assert told >= 10 * (len(kind.files(path)) if not path.is_dir() else 1)
 
 
+@kinds(lambda kind: bool(kind.data))
+def test_a_missing_file_is_told(kind: Kind, tmp_path: Path) -> None:
+    """Never another value in place of those that are missing."""
+    path = written(kind, tmp_path)
+    told = 0
+    for file in kind.files(path):
+        if file == path or file.suffix == ".json":  # nothing to open without it
+            continue
+        data = file.read_bytes()
+        file.unlink()
+        try:
+            check(opened(path), kind, STATE)
+        except CheckpointError:
+            told += 1
+        file.write_bytes(data)
+    assert told
+
+
 def test_a_checkpoint_travels_to_another_process(kind: Kind, tmp_path: Path) -> None:
     checkpoint = opened(written(kind, tmp_path))
     checkpoint.tensors  # noqa: B018 - opened here, must not travel

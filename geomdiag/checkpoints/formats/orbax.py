@@ -98,7 +98,12 @@ def _open_array(path: AnyPath, home: Path, held: Mapping[str, Any], name: str) -
         store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
     else:
         store = {**base, "path": f"{home}/{name}/"}
-    spec = {"driver": "zarr3" if held.get("use_zarr3") else "zarr", "kvstore": store}
+    spec = {
+        "driver": "zarr3" if held.get("use_zarr3") else "zarr",
+        "kvstore": store,
+        # Where Orbax says that it stored zeros too, a missing chunk is lost, not zero.
+        "fill_missing_data_reads": not held.get("store_array_data_equal_to_fill_value"),
+    }
     try:
         return tensorstore.open(spec, open=True, read=True).result()
     except Exception as error:  # tensorstore maps its statuses to several classes
