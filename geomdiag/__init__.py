@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geomdiag import errors
+    from geomdiag import errors, live
     from geomdiag.analysis import analyze, analyze_into
     from geomdiag.analyzers import ANALYZERS, Analyzer
     from geomdiag.analyzers.symmetry import symmetry_violation
@@ -200,6 +200,7 @@ __all__ = [
     "jensen_shannon",
     "key_blocks",
     "linear_cka",
+    "live",
     "load",
     "load_corpus",
     "log_softmax",
@@ -239,8 +240,8 @@ def __getattr__(name: str) -> Any:
         from geomdiag._version import version
 
         return version()
-    if name == "errors":
-        return importlib.import_module("geomdiag.errors")
+    if name in ("errors", "live"):
+        return importlib.import_module(f"geomdiag.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'geomdiag' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"geomdiag.{_HOME_OF[name]}"), name)

@@ -9,7 +9,9 @@ __all__ = [
     "BaselineError",
     "CheckpointError",
     "GeomdiagError",
+    "MissingExtraError",
     "MissingPartError",
+    "OptionsError",
     "RecipeError",
     "SplitError",
     "StoreError",
@@ -51,6 +53,10 @@ class MissingPartError(GeomdiagError):
     """A snapshot lacks a part (logits, embedding, ...); the message says why."""
 
 
+class OptionsError(GeomdiagError, ValueError):
+    """A ``geomdiag.toml``, a map of tensors or a choice of tokens is wrong."""
+
+
 class StoreError(GeomdiagError, OSError):
     """A result cannot be written or read."""
 
@@ -61,3 +67,21 @@ class RecipeError(GeomdiagError, ValueError):
 
 class BaselineError(GeomdiagError, ValueError):
     """A baseline of geometry is wrong, or does not belong to the result held against it."""
+
+
+class MissingExtraError(GeomdiagError, ImportError):
+    """A package that an extra of geomdiag brings is not installed.
+
+    Parameters
+    ----------
+    package : str
+        What cannot be imported.
+    extra : str
+        The extra that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed here; it comes with the extra {extra!r}: "
+            f"pip install 'geomdiag[{extra}]'"
+        )

@@ -74,7 +74,7 @@ class GrowingRun:
         job = job_of(series, node, task, self._chosen, model, series.split is not None)
         if job.plan.task is None:
             raise TaskError(job.plan.problem)
-        self._job = replace(job, rows=[])
+        self._job = replace(job, series=replace(series, checkpoints=[]), rows=[])
         for one in self._chosen:
             if one.scope == "run" and not one.applies(job.plan.task):
                 self._job.reasons[one.name] = _NOT_KEPT
@@ -112,6 +112,16 @@ class GrowingRun:
         """Add what a reader of the result should know."""
         if text not in self._job.notices:
             self._job.notices.append(text)
+
+    def try_out(self, checkpoint: Checkpoint) -> None:
+        """Raise what would be wrong with every checkpoint like this one.
+
+        Raises
+        ------
+        ArchitectureError
+            If its tensors are of no known network.
+        """
+        self._job.plan.snapshot(checkpoint)
 
     # --- an earlier session --------------------------------------------------------------------
 
@@ -162,7 +172,9 @@ class GrowingRun:
     def held(self, checkpoint: Checkpoint) -> bool:
         """Return whether this very checkpoint was measured already."""
         row = self._rows.get(checkpoint.step)
-        return row is not None and row.status != "failed" and row.digest == checkpoint.digest
+        if row is None or row.status == "failed":
+            return False
+        return row.digest == self._job.plan.digest(checkpoint)
 
     def contradicted(self, checkpoint: Checkpoint) -> list[int]:
         """Return the steps that a checkpoint ends: its own with other weights, and all later.

@@ -1,0 +1,543 @@
+"""Watching a network while it trains: measured in memory, kept as `geomdiag.analyze` keeps it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from geomdiag import store
+from geomdiag.analysis.assembly import Row, assemble
+from geomdiag.analysis.growing import GrowingRun
+from geomdiag.checkpoints.series import Series
+from geomdiag.checkpoints.splits import Split, parse_split, split_from_value
+from geomdiag.errors import ArchitectureError, GeomdiagError, StoreError
+from geomdiag.live.losses import Losses
+from geomdiag.live.memory import checkpoint_of, runner, untouched
+from geomdiag.live.sinks import PREFIX, Sink, scalars
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from torch import nn
+
+    from geomdiag.analyzers.contract import Analyzer
+    from geomdiag.tasks.contract import Task
+
+__all__ = ["Cost", "Monitor"]
+
+#: Writing the result may take this share of the time that passes between two writings: what is
+#: measured in between lies in the journal.
+WRITING = 0.05
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What watching has cost so far.
+
+    Attributes
+    ----------
+    seconds : float
+        Spent in the monitor.
+    share : float
+        Of the wall time since the monitor was made.
+    measured, skipped : int
+        Steps measured, and steps left out because the share was above `max_share`.
+    """
+
+    seconds: float
+    share: float
+    measured: int
+    skipped: int
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.measured} steps measured in {self.seconds:.1f} s, {self.share:.1%} of the time"
+        )
+        return text + (f"; {self.skipped} skipped to stay in the budget" if self.skipped else "")
+
+
+class Monitor:
+    """Measures a network in memory every so many steps of its training.
+
+    The numbers are those that `geomdiag.analyze` computes of a saved ``state_dict`` of the same
+    step, to the last bit. The network's mode, gradients, parameters and buffers and all random
+    states stay as they are: a training with a monitor is, bit for bit, the training without.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network that is trained.
+    task : str or Task
+        As in `geomdiag.analyze`.
+    out : path, optional
+        Result, a Zarr folder, or a netCDF file if the name ends in ``.nc``. Left out: the
+        result is kept in memory (`tree`). An earlier result of the same run is continued.
+    every : int
+        Steps divisible by this are measured.
+    analyzers : sequence of str or Analyzer, optional
+        As in `geomdiag.analyze`. Diagnostics that compare checkpoints are not computed: none is
+        kept.
+    split : Split, str or array, optional
+        Which inputs are trained on: as in `geomdiag.analyze`, or row numbers, operands or a mask.
+    model : str or callable, optional
+        As in `geomdiag.analyze`: a factory that makes a callable of the tensors.
+    forward : callable, optional
+        ``forward(module, inputs)`` maps (n, arity) int64 operands to logits (n, classes), for
+        networks that geomdiag does not know. It is called in eval mode, without gradients.
+    config : mapping, optional
+        The run's settings, as they would lie beside its checkpoints: activation, heads, ...
+    name : str
+        Of the run.
+    sinks : sequence of callable
+        Called with each measured step and its values; see `geomdiag.live.sinks`.
+    max_share : float, optional
+        Steps are skipped as long as the monitor has taken more than this share of the wall time.
+    if_exists : {"continue", "replace"}
+        What becomes of a result that lies at `out`.
+    quiet : bool
+        Whether to leave out the line on stderr that says at the end what it cost.
+
+    Raises
+    ------
+    StoreError
+        If the result cannot be written, or the one at `out` cannot be continued.
+    TaskError, ArchitectureError, SplitError, UnknownNameError
+        If the task, the network, the split or an analyzer does not fit; told before the training
+        begins.
+
+    Examples
+    --------
+    >>> with Monitor(model, "modadd:p=31", out="run.geomdiag.zarr") as monitor:  # doctest: +SKIP
+    ...     for step in range(1, 5001):
+    ...         train_one_step(model)
+    ...         monitor.step(step)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        task: str | Task,
+        *,
+        out: str | os.PathLike[str] | None = None,
+        every: int = 100,
+        analyzers: Sequence[str | Analyzer] | None = None,
+        split: Any = None,
+        model: Any = None,
+        forward: Callable[[Any, Any], Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        name: str = "run",
+        sinks: Sequence[Sink] = (),
+        max_share: float | None = None,
+        if_exists: Literal["continue", "replace"] = "continue",
+        quiet: bool = False,
+    ) -> None:
+        _check(every, max_share, if_exists, model, forward)
+        self.every, self.max_share = every, max_share
+        self._module, self._name, self._quiet = module, name, quiet
+        self._sinks: list[Sink] = list(sinks)
+        self._active = _is_first_process()
+        self._began = time.perf_counter()
+        self._spent, self._measured, self._skipped = 0.0, 0, 0
+        self._losses = Losses()
+        self._dataset: xr.Dataset | None = None
+        self._closed = False
+        self._unwritten = False
+        self._writing = 0.0  # seconds that the last writing took
+        self._written = -float("inf")
+        if not self._active:
+            return
+        with self._counted(), untouched():
+            self.out = None if out is None else store.check_target(out)
+            self._journal = None if self.out is None else store.Journal.beside(self.out)
+            first = checkpoint_of(module, 0, name=name)
+            series = Series(
+                name=name,
+                path=Path(name),
+                checkpoints=[first],
+                format="memory",
+                config=dict(config or {}),
+                split=_split(split),
+            )
+            if forward is not None:
+                model = runner(module, forward)
+            self._run = GrowingRun(
+                series, task, analyzers=analyzers, model=model, journal=self._journal
+            )
+            self._run.try_out(first)
+            self._begin(if_exists)
+
+    def _begin(self, if_exists: str) -> None:
+        if self.out is None or self._journal is None:
+            return
+        if if_exists == "replace":
+            self._journal.clear()
+        self._journal.open()
+        previous = store.load(self.out) if if_exists == "continue" and _holds(self.out) else None
+        try:
+            self._run.resume(previous)
+        except StoreError as error:
+            raise StoreError(
+                f"{self.out} cannot be continued: {error}. Choose another path for out, or "
+                'if_exists="replace".'
+            ) from error
+        if previous is not None:
+            self._losses.take(next(iter(previous.children.values())).to_dataset())
+        if (kept := self._run.kept("history")) is not None:
+            self._losses.unpack(kept)
+        self._unwritten = bool(self._journal.keys())
+        self._resumed = bool(self._run.rows)
+
+    _resumed = False  # whether the rows held so far are all of an earlier session
+
+    # --- while it trains -----------------------------------------------------------------------
+
+    def step(
+        self,
+        step: int,
+        *,
+        train_loss: Any = None,
+        heldout_loss: Any = None,
+        train_accuracy: Any = None,
+        heldout_accuracy: Any = None,
+        force: bool = False,
+    ) -> bool:
+        """Measure the network if its turn has come.
+
+        Parameters
+        ----------
+        step : int
+            Updates that the network has had: call it after the optimiser's step, and with 0
+            before the first one.
+        train_loss, heldout_loss, train_accuracy, heldout_accuracy : number or tensor, optional
+            What the loop itself measured of these very weights; kept as the run's own curves,
+            and held against what the monitor measures. A tensor on a GPU makes the loop wait.
+        force : bool
+            Measure whatever `every` and `max_share` say.
+
+        Returns
+        -------
+        bool
+            Whether it was measured.
+
+        Raises
+        ------
+        StoreError
+            If a training begins anew where an earlier result would be lost.
+        """
+        if step < 0:
+            raise ValueError(f"step: found {step}, expected 0 or more updates")
+        if not self._active:
+            return False
+        due = force or step % self.every == 0
+        given = {
+            "train_loss": train_loss,
+            "heldout_loss": heldout_loss,
+            "train_accuracy": train_accuracy,
+            "heldout_accuracy": heldout_accuracy,
+        }
+        if not due:
+            self._losses.record(step, given, keep=False)
+            return False
+        if self._over_budget() and not force:
+            self._skip(step)
+            self._losses.record(step, given, keep=False)
+            return False
+        with self._counted(), untouched():
+            return self._measure(step, given)
+
+    def _measure(self, step: int, given: Mapping[str, Any]) -> bool:
+        checkpoint = checkpoint_of(self._module, step, name=self._name)
+        if self._run.held(checkpoint):
+            return False  # an earlier session measured these very weights
+        rewound = self._run.contradicted(checkpoint)
+        if rewound:
+            self._rewind(step, rewound)
+        self._closed = False
+        self._losses.record(step, given, keep=True)
+        try:
+            row = self._run.add(checkpoint)
+            if len(self._losses):
+                self._run.keep("history", self._losses.pack())
+        except StoreError as error:  # no reason to end a training: it stands in memory
+            warnings.warn(f"step {step} is not safe yet: {error}", RuntimeWarning, stacklevel=4)
+            row = self._run.rows[-1]
+        self._measured += 1
+        self._dataset = None
+        self._unwritten, self._resumed = True, False
+        self._tell(step, self._values(row))
+        now = time.perf_counter()
+        if rewound or now - self._written >= self._writing / WRITING:
+            self._write_or_warn()
+        return True
+
+    def _rewind(self, step: int, dropped: Sequence[int]) -> None:
+        """Drop what a training that was taken up earlier passes anew; nothing is lost on disk."""
+        held = [row.step for row in self._run.rows]
+        if self._resumed and len(dropped) == len(held):
+            raise StoreError(
+                f"{self.out or 'the monitor'} holds a run from step {held[0]} to {held[-1]}, and "
+                f"the network at step {step} is another one: none of it would be left. Choose "
+                'another path for out, or if_exists="replace".'
+            )
+        text = (
+            f"at step {step} the network is not the one that was measured before: "
+            f"{len(dropped)} steps from {dropped[0]} to {dropped[-1]} are dropped"
+        )
+        if self.out is not None and _holds(self.out):
+            aside = _free(self.out, f"rewound-{step}")
+            store.save(self.tree, aside, _format(aside))
+            text += f"; the result with them is kept as {aside.name}"
+        self._run.drop(dropped)
+        self._losses.rewind(dropped[0])
+        self._run.notice(text)
+        warnings.warn(text, RuntimeWarning, stacklevel=5)
+
+    def _over_budget(self) -> bool:
+        if self.max_share is None or not self._measured:
+            return False  # the first is measured in any case
+        return self.cost.share > self.max_share
+
+    def _skip(self, step: int) -> None:
+        if not self._skipped:
+            warnings.warn(
+                f"step {step} is skipped: measuring has taken {self.cost.share:.1%} of the time, "
+                f"more than max_share={self.max_share:g}; so are others until it is below",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        self._skipped += 1
+        self._run.notice(
+            f"steps were skipped so that measuring stays below {self.max_share:.1%} of the time"
+        )
+
+    # --- what came of it -----------------------------------------------------------------------
+
+    @property
+    def cost(self) -> Cost:
+        """What watching has cost so far."""
+        passed = max(time.perf_counter() - self._began, 1e-9)
+        return Cost(self._spent, self._spent / passed, self._measured, self._skipped)
+
+    @property
+    def dataset(self) -> xr.Dataset:
+        """The run as it stands, with stages and forecast made of all steps so far.
+
+        Raises
+        ------
+        GeomdiagError
+            If nothing was measured yet.
+        """
+        if self._dataset is None:
+            if not self._active or not self._run.rows:
+                raise GeomdiagError(
+                    "nothing was measured yet"
+                    if self._active
+                    else "this process does not measure: the first process of the training does"
+                )
+            with self._counted(), untouched():
+                self._run.history = self._losses.history()
+                self._dataset = self._run.dataset(self._about())
+        return self._dataset
+
+    @property
+    def tree(self) -> xr.DataTree:
+        """The result as `geomdiag.analyze` gives it, with this run alone."""
+        return self._run.tree(self.dataset)
+
+    @property
+    def forecast(self) -> dict[str, Any]:
+        """The forecast at the last measured step; see `geomdiag.dynamics.forecast.newest`."""
+        from geomdiag.dynamics.forecast import newest
+
+        return newest(self.dataset)
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage at the last measured step."""
+        from geomdiag.summary import summarise
+
+        stage: str = summarise(self.tree)[0]["stage"]
+        return stage
+
+    def _about(self) -> dict[str, Any]:
+        cost = self.cost
+        return {
+            "live_seconds": round(cost.seconds, 3),
+            "live_share": round(cost.share, 5),
+            "live_measured": cost.measured,
+            "live_skipped": cost.skipped,
+        }
+
+    def _values(self, row: Row) -> dict[str, float]:
+        return scalars(assemble([row], self._run.static)) if self._sinks else {}
+
+    def _tell(self, step: int, values: Mapping[str, float]) -> None:
+        """Hand values to the sinks; one that fails is left out from then on."""
+        for sink in list(self._sinks) if values else []:
+            try:
+                sink(step, values)
+            except Exception as error:  # another library's, and no reason to end a training
+                self._sinks.remove(sink)
+                warnings.warn(
+                    f"a sink failed at step {step} and gets no more numbers: "
+                    f"{type(error).__name__}: {error}",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+
+    # --- keeping it ----------------------------------------------------------------------------
+
+    def write(self) -> Path | None:
+        """Write the result now; return where it lies.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written. What was measured is then still in the journal.
+        """
+        if not self._active or self.out is None or not self._run.rows:
+            return None
+        with self._counted(), untouched():
+            began = time.perf_counter()
+            self._dataset = None  # with what it has cost by now
+            store.save(self.tree, self.out, _format(self.out))
+            if self._journal is not None:
+                self._journal.clear()
+            self._unwritten = False
+            self._written = time.perf_counter()
+            self._writing = self._written - began
+            self._tell(int(self.dataset["step"].values[-1]), self._prospects())
+        return self.out
+
+    def _prospects(self) -> dict[str, float]:
+        """Return stage and forecast as numbers for the sinks."""
+        if not self._sinks:
+            return {}
+        found = {f"{PREFIX}/stage": float(self.dataset["stage"].values[-1])}
+        for mode, told in self.forecast.items():
+            if isinstance(told, dict):
+                middle, never = told["onset"].get("0.5"), told["never"]
+                for name, value in (("onset", middle), ("never", never)):
+                    if value is not None:
+                        found[f"{PREFIX}/forecast/{mode}/{name}"] = value
+        return found
+
+    def _write_or_warn(self) -> None:
+        try:
+            self.write()
+        except StoreError as error:
+            self._written = time.perf_counter()
+            warnings.warn(str(error), RuntimeWarning, stacklevel=5)
+
+    def close(self, step: int | None = None) -> None:
+        """Write what is not written yet, and say what it cost.
+
+        Parameters
+        ----------
+        step : int, optional
+            The last one: measured first, whatever `every` says.
+
+        Raises
+        ------
+        StoreError
+            If the result cannot be written.
+        """
+        if step is not None:
+            self.step(step, force=True)
+        if self._closed or not self._active:
+            return
+        self._closed = True
+        if self._unwritten:
+            self.write()
+        if not self._quiet and self._measured:
+            where = "" if self.out is None else f"; result: {self.out}"
+            sys.stderr.write(f"geomdiag: {self.cost}{where}\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:  # what ends the training is what is to be seen
+            self.close()
+        except GeomdiagError as problem:
+            warnings.warn(str(problem), RuntimeWarning, stacklevel=2)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count the time spent in the outermost such block."""
+        if self._counting:
+            yield
+            return
+        self._counting, began = True, time.perf_counter()
+        try:
+            yield
+        finally:
+            self._counting = False
+            self._spent += time.perf_counter() - began
+
+    _counting = False
+
+
+def _check(every: int, max_share: float | None, if_exists: str, model: Any, forward: Any) -> None:
+    if every < 1:
+        raise ValueError(f"every: found {every}, expected a number of steps from 1 on")
+    if max_share is not None and not 0 < max_share <= 1:
+        raise ValueError(f"max_share: found {max_share}, expected a share above 0, up to 1")
+    if if_exists not in ("continue", "replace"):
+        raise ValueError(f'if_exists: found {if_exists!r}, expected "continue" or "replace"')
+    if model is not None and forward is not None:
+        raise ArchitectureError(
+            "found both model and forward: give model (tensors → callable) or forward "
+            "(module, inputs → logits)"
+        )
+
+
+def _split(split: Any) -> Split | None:
+    if split is None or isinstance(split, Split):
+        return split
+    if isinstance(split, str | os.PathLike):
+        return parse_split(os.fspath(split))
+    return split_from_value(split, "what the training loop handed over")
+
+
+def _is_first_process() -> bool:
+    """Return whether this process is to measure: of a distributed training, the first one."""
+    import torch.distributed as distributed
+
+    return not (
+        distributed.is_available() and distributed.is_initialized() and distributed.get_rank()
+    )
+
+
+def _holds(path: Path) -> bool:
+    """Return whether a result lies at a path (a folder without anything in it is none)."""
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def _free(path: Path, word: str) -> Path:
+    """Return a path beside another one, of its kind, where nothing lies."""
+    stem, suffix = path.name.removesuffix(path.suffix), path.suffix
+    aside, number = path.with_name(f"{stem}.{word}{suffix}"), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{stem}.{word}~{number}{suffix}")
+    return aside
+
+
+def _format(path: Path) -> store.Format:
+    return "netcdf" if path.suffix == ".nc" else "zarr"
