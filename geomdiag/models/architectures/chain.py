@@ -1,35 +1,102 @@
-"""Finding a chain of linear layers among tensors whose names follow no known convention."""
+"""Finding a chain of linear layers among tensors whose names follow no known convention.
+
+Whether PyTorch, Flax or Keras stored them, the ends of their names tell.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 from geomdiag.checkpoints.series import TensorSpec
+from geomdiag.models.architectures.flax_tree import natural, plain_names
 from geomdiag.models.recognition import BUFFERS, NearMiss
 
-__all__ = ["Chain", "find_chain"]
+__all__ = ["TORCH", "Chain", "Dialect", "find_chain"]
 
+#: Orders of more layers than these are not tried.
+_MOST_SORTED = 7
 _EMBEDDING = re.compile(r"(^|[._])(tok(en)?_?)?emb(ed(ding)?s?)?\d*([._]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
+class Dialect:
+    """How a framework calls and lays out a linear layer.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    weight, bias : str
+        Ends of their names.
+    forward : bool
+        Whether weights are (in, out) rather than (out, in).
+    ordered : bool
+        Whether layers are stored in the order they are passed.
+    """
+
+    name: str
+    weight: str
+    bias: str
+    forward: bool
+    ordered: bool
+
+    @property
+    def input_axis(self) -> str:
+        """What the features a layer takes are in its weight."""
+        return "rows" if self.forward else "columns"
+
+    @property
+    def output_axis(self) -> str:
+        """What the features a layer gives are in its weight."""
+        return "columns" if self.forward else "rows"
+
+
+TORCH = Dialect("torch.nn", "weight", "bias", forward=False, ordered=True)
+#: Trees come sorted by name.
+FLAX = Dialect("Flax", "kernel", "bias", forward=True, ordered=False)
+#: Keras' older files, whose tables are called ``embeddings``.
+KERNELS = Dialect("Keras", "kernel", "bias", forward=True, ordered=False)
+#: Keras' files without the names of variables.
+NUMBERED = Dialect("Keras", ".vars.0", ".vars.1", forward=True, ordered=False)
+
+
+@dataclass(frozen=True)
 class Chain:
-    """Embeddings, and ``torch.nn.Linear`` layers in stored order.
+    """Embeddings, and linear layers in the order they are passed.
 
     Attributes
     ----------
     embeddings : tuple of str
         Names of the (vocabulary, d) tables: none, one, or one an operand.
     weights, biases : tuple of str or None
-        Names of each layer's weight (out, in) and bias.
+        Names of each layer's weight and bias.
+    dialect : Dialect
+        Whose names they are.
+    shapes : tuple of (int, int)
+        Each layer's outputs and inputs.
+    notices : tuple of str
+        What had to be assumed.
     """
 
     embeddings: tuple[str, ...]
     weights: tuple[str, ...]
     biases: tuple[str | None, ...]
+    dialect: Dialect
+    shapes: tuple[tuple[int, int], ...]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> int:
+        """Features that the first layer takes."""
+        return self.shapes[0][1]
+
+    @property
+    def classes(self) -> int:
+        """Features that the last layer gives."""
+        return self.shapes[-1][0]
 
     def roles(self) -> dict[str, str]:
         """Return part to tensor name."""
@@ -56,19 +123,23 @@ def find_chain(specs: Mapping[str, TensorSpec], *, embedded: bool) -> Chain | Ne
     Chain or NearMiss
     """
     kind = "embedding and linear layers" if embedded else "linear layers on one-hot inputs"
-    names = [name for name in specs if not BUFFERS.search(name)]
-    embeddings = [name for name in names if _EMBEDDING.search(name) and len(specs[name].shape) == 2]
+    stored = plain_names(specs)
+    shapes = {name: tuple(specs[of].shape) for name, of in stored.items()}
+    names = [name for name in shapes if not BUFFERS.search(name)]
+    dialect = _dialect(names)
+    embeddings = [name for name in names if _EMBEDDING.search(name) and len(shapes[name]) == 2]
+    if not dialect.ordered:
+        embeddings.sort(key=natural)
     weights = [
         name
         for name in names
-        if name not in embeddings and name.endswith("weight") and len(specs[name].shape) == 2
+        if name not in embeddings and name.endswith(dialect.weight) and len(shapes[name]) == 2
     ]
-    paired = {name: name[: -len("weight")] + "bias" for name in weights}
-    biases = [paired[name] if paired[name] in specs else None for name in weights]
-    placed = {*embeddings, *weights, *biases}
+    paired = {name: name[: -len(dialect.weight)] + dialect.bias for name in weights}
+    placed = {*embeddings, *weights, *paired.values()}
     strangers = [name for name in names if name not in placed]
     if strangers:
-        shape = tuple(specs[strangers[0]].shape)
+        shape = shapes[strangers[0]]
         return NearMiss(0, f"{kind}: tensor {strangers[0]!r} of shape {shape} has no place in it")
     if embedded and len(embeddings) not in (1, 2):
         found = ", ".join(map(repr, embeddings)) or "none"
@@ -76,21 +147,65 @@ def find_chain(specs: Mapping[str, TensorSpec], *, embedded: bool) -> Chain | Ne
     if not embedded and embeddings:
         return NearMiss(0, f"{kind}: no token embedding expected, found {embeddings[0]!r}")
     if len(weights) < (1 if embedded else 2):
-        return NearMiss(0, f"{kind}: {len(weights)} matrices named '...weight' found, too few")
+        return NearMiss(
+            0, f"{kind}: {len(weights)} matrices named '...{dialect.weight}' found, too few"
+        )
+    sizes = {name: shapes[name][::-1] if dialect.forward else shapes[name] for name in weights}
+    notices = []
+    if not dialect.ordered:
+        weights, unsure = _in_order(weights, sizes)
+        if unsure:
+            notices.append(f"more than one order of the layers fits: {', '.join(weights)} is taken")
     score = 0.5 * len(weights)
     for before, after in pairwise(weights):
-        out, into = specs[before].shape[0], specs[after].shape[1]
+        out, into = sizes[before][0], sizes[after][1]
         if out != into:
             return NearMiss(
                 score,
-                f"{kind}: tensor {after!r} should have {out} columns, as {before!r} has rows, "
-                f"and has {into}",
+                f"{kind}: tensor {after!r} should have {out} {dialect.input_axis}, as {before!r} "
+                f"has {dialect.output_axis}, and has {into}",
             )
+    biases = [paired[name] if paired[name] in shapes else None for name in weights]
     for weight, bias in zip(weights, biases, strict=True):
-        if bias is not None and specs[bias].shape != (specs[weight].shape[0],):
+        if bias is not None and shapes[bias] != (sizes[weight][0],):
             return NearMiss(
                 score,
-                f"{kind}: tensor {bias!r} should have shape ({specs[weight].shape[0]},) and has "
-                f"{tuple(specs[bias].shape)}",
+                f"{kind}: tensor {bias!r} should have shape ({sizes[weight][0]},) and has "
+                f"{shapes[bias]}",
             )
-    return Chain(tuple(embeddings), tuple(weights), tuple(biases))
+    return Chain(
+        tuple(stored[name] for name in embeddings),
+        tuple(stored[name] for name in weights),
+        tuple(None if bias is None else stored[bias] for bias in biases),
+        dialect,
+        tuple((sizes[name][0], sizes[name][1]) for name in weights),
+        tuple(notices),
+    )
+
+
+def _dialect(names: list[str]) -> Dialect:
+    if any(name.endswith(NUMBERED.weight) for name in names):
+        return NUMBERED
+    if not any(name.endswith(FLAX.weight) for name in names):
+        return TORCH
+    return KERNELS if any(name.endswith("embeddings") for name in names) else FLAX
+
+
+def _in_order(weights: list[str], sizes: Mapping[str, tuple[int, ...]]) -> tuple[list[str], bool]:
+    """Return layers in an order in which each fits the one before, and whether others do too.
+
+    Names decide where several do: ``Dense_0``, ``Dense_1``, ... in order of their numbers.
+    """
+    named = sorted(weights, key=natural)
+    if len(weights) > _MOST_SORTED:
+        return named, False
+    fitting = [
+        list(order)
+        for order in permutations(named)
+        if all(sizes[one][0] == sizes[two][1] for one, two in pairwise(order))
+    ]
+    if not fitting:
+        return named, False
+    # the first of them in order of names; numbered names leave no doubt
+    numbered = len({re.sub(r"_?\d+", "", name) for name in named}) == 1
+    return fitting[0], len(fitting) > 1 and not (numbered and fitting[0] == named)

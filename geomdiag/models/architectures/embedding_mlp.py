@@ -11,6 +11,7 @@ from torch import Tensor
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
 from geomdiag.models.architectures.chain import find_chain
+from geomdiag.models.architectures.flax_stack import flax_activation
 from geomdiag.models.architectures.layered import Layer, LayeredPlan, layered_match
 from geomdiag.models.layout import Sizes, TokenLayout
 from geomdiag.models.recognition import (
@@ -28,7 +29,7 @@ from geomdiag.models.tensors import restrict
 
 __all__ = ["ARCHITECTURE"]
 
-Combine = Literal["sum", "concatenate", "both"]
+Combine = Literal["sum", "mean", "concatenate", "both"]
 
 PAIR = Convention(
     "group-composition MLP",
@@ -118,6 +119,8 @@ class _Form:
             shares = (first.weight,) * len(tables)
             if self.combine == "both" and bias is not None:
                 bias = bias * len(tables)
+            if self.combine == "mean":
+                shares = (first.weight / len(tables),) * len(tables)
         return LayeredPlan(
             tables=tuple(tables),
             first=shares,
@@ -212,23 +215,31 @@ class _Architecture(Architecture):
         vocabulary, width = specs[chain.embeddings[0]].shape
         if any(specs[name].shape != (vocabulary, width) for name in chain.embeddings):
             return NearMiss(1, "embedding and linear layers: the two embeddings differ in shape")
-        into = specs[chain.weights[0]].shape[1]
+        into = chain.inputs
         if into not in (width, 2 * width) or len(chain.weights) < 2:
             return NearMiss(
                 0.5 * len(chain.weights),
                 f"embedding and linear layers: tensor {chain.weights[0]!r} should have {width} "
-                f"columns (summed embeddings) or {2 * width} (concatenated) and has {into}"
+                f"{chain.dialect.input_axis} (summed embeddings) or {2 * width} (concatenated) "
+                f"and has {into}"
                 if into not in (width, 2 * width)
                 else "embedding and linear layers: only one linear layer",
             )
         combine: Combine = "sum" if into == width else "concatenate"
+        said = settings.word("combine", "pool", "pooling", "merge")
+        if combine == "sum" and said in ("mean", "avg", "average"):
+            combine = "mean"
         notices = [
             f"names follow no known convention: read as an embedding, {combine} of the operands, "
-            f"then linear layers {', '.join(chain.weights)} with an activation between"
+            f"then linear layers {', '.join(chain.weights)} with an activation between",
+            *chain.notices,
         ]
-        sizes = Sizes(vocabulary, specs[chain.weights[-1]].shape[0])
-        form = _Form(len(chain.weights) - 1, combine)
-        return self._matched("torch.nn layers", chain.roles(), sizes, form, settings, notices)
+        sizes = Sizes(vocabulary, chain.classes)
+        form = _Form(len(chain.weights) - 1, combine, forward=chain.dialect.forward)
+        name = f"{chain.dialect.name} layers"
+        return self._matched(
+            name, chain.roles(), sizes, form, settings, notices, flax=chain.dialect.name == "Flax"
+        )
 
     def _matched(
         self,
@@ -238,8 +249,11 @@ class _Architecture(Architecture):
         form: _Form,
         settings: Settings,
         notices: list[str],
+        *,
+        flax: bool = False,
     ) -> Match:
-        activation = settings.activation("relu", notices)
+        named = flax_activation if flax else Settings.activation
+        activation = named(settings, "relu", notices)
 
         def make(parts: Mapping[str, Tensor], layout: TokenLayout, classes: int) -> LayeredPlan:
             return form.plan(parts, layout, classes, activation)

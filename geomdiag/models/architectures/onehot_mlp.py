@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from geomdiag.checkpoints.series import TensorSpec
-from geomdiag.models.architectures.chain import find_chain
+from geomdiag.models.architectures.chain import TORCH, Dialect, find_chain
+from geomdiag.models.architectures.flax_stack import flax_activation
 from geomdiag.models.architectures.layered import Layer, LayeredPlan, layered_match
 from geomdiag.models.layout import Sizes, TokenLayout
 from geomdiag.models.recognition import (
@@ -57,28 +58,28 @@ class _Architecture(Architecture):
         chain = find_chain(specs, embedded=False)
         if isinstance(chain, NearMiss):
             return nearest([fit, chain])
-        columns = specs[chain.weights[0]].shape[1]
-        classes = specs[chain.weights[-1]].shape[0]
+        columns, classes = chain.inputs, chain.classes
         # p, p+1 or p+2 classes for 2p columns are concatenated operands
         concatenated = columns % 2 == 0 and 0 <= classes - columns // 2 <= 2
         if not concatenated and not 0 <= classes - columns <= 2:
             return NearMiss(
                 0.5 * len(chain.weights),
                 f"linear layers on one-hot inputs: tensor {chain.weights[0]!r} has {columns} "
-                f"columns; for the {classes} classes of {chain.weights[-1]!r} it should have "
-                f"{2 * classes} (concatenated) or {classes} (added)",
+                f"{chain.dialect.input_axis}; for the {classes} classes of {chain.weights[-1]!r} "
+                f"it should have {2 * classes} (concatenated) or {classes} (added)",
             )
         vocabulary = columns // 2 if concatenated else columns
         plain = not any(chain.biases)
         default = "quadratic" if plain and len(chain.weights) == 2 else "relu"
         return self._matched(
-            "torch.nn layers on one-hot inputs",
+            f"{chain.dialect.name} layers on one-hot inputs",
             chain.roles(),
             Sizes(vocabulary, classes),
             len(chain.weights),
             default,
             settings,
-            [],
+            list(chain.notices),
+            chain.dialect,
         )
 
     def _matched(
@@ -90,8 +91,10 @@ class _Architecture(Architecture):
         default: str,
         settings: Settings,
         notices: list[str],
+        dialect: Dialect = TORCH,
     ) -> Match:
-        activation = settings.activation(default, notices)
+        named = flax_activation if dialect.name == "Flax" else Settings.activation
+        activation = named(settings, default, notices)
         scale = settings.number("logit_scale")
         if activation == "quadratic" and scale is None:
             notices.append(
@@ -100,14 +103,17 @@ class _Architecture(Architecture):
                 "config.json); losses and divergences depend on it, accuracy does not"
             )
 
+        def backward(weight: Tensor) -> Tensor:
+            return weight.T if dialect.forward else weight
+
         def make(parts: Mapping[str, Tensor], layout: TokenLayout, classes: int) -> LayeredPlan:
-            stored = parts["weight_0"]
+            stored = backward(parts["weight_0"])
             p, vocabulary = layout.tokens, sizes.vocabulary
             offsets = layout.offsets if stored.shape[1] == vocabulary else (0, vocabulary)
             distinct = {offset: stored[:, offset : offset + p].T.contiguous() for offset in offsets}
             tables = [distinct[offset] for offset in offsets]
             linear = [
-                Layer(parts[f"weight_{index}"].T.contiguous(), parts.get(f"bias_{index}"))
+                Layer(backward(parts[f"weight_{index}"]).T.contiguous(), parts.get(f"bias_{index}"))
                 for index in range(1, layers)
             ]
             last = linear[-1]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures.chain import Chain, find_chain
+from geomdiag.models.architectures.chain import TORCH, Chain, find_chain
 from geomdiag.models.architectures.sequence import SequenceNetwork
 from geomdiag.models.layout import Sizes, plan
 from geomdiag.models.recognition import Architecture, Match, NearMiss
@@ -133,8 +133,12 @@ class _Architecture(Architecture):
         chain = find_chain(rest, embedded=True)
         if isinstance(chain, NearMiss):
             return NearMiss(2 + chain.score, f"{shape.kind} between {chain.message}")
+        if chain.dialect != TORCH:
+            return NearMiss(
+                2, f"{shape.kind}: beside torch.nn's names those of {chain.dialect.name}"
+            )
         vocabulary, width = specs[chain.embeddings[0]].shape
-        into = specs[chain.weights[0]].shape[1]
+        into = chain.inputs
         if len(chain.embeddings) != 1 or width != shape.width:
             return NearMiss(
                 3,
@@ -179,7 +183,7 @@ class _Architecture(Architecture):
             if name.startswith(shape.prefix) and _PART.fullmatch(name[len(shape.prefix) :])
         }
         roles = {**chain.roles(), **parts}
-        sizes = Sizes(vocabulary, specs[chain.weights[-1]].shape[0], sequence=True)
+        sizes = Sizes(vocabulary, chain.classes, sequence=True)
 
         def build(tensors: Mapping[str, NDArray[Any]], task: Task) -> SequenceNetwork:
             layout = plan(task, sizes, settings, [])

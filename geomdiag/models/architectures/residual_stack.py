@@ -15,6 +15,7 @@ from torch import Tensor
 
 from geomdiag.models.architectures.layered import Layer
 from geomdiag.models.architectures.transformer_weights import Block, Norm
+from geomdiag.models.layout import TokenLayout
 from geomdiag.models.tensors import activation
 
 __all__ = ["Placement", "Pool", "ResidualStack"]
@@ -102,6 +103,19 @@ class ResidualStack:
             raise ValueError("a block has only one layer of its MLP")
         hidden = activation(self.activation)(Layer(block.w_in, block.b_in)(x))
         return Layer(block.w_out, block.b_out)(hidden)
+
+    def blind_to_order(self, layout: TokenLayout) -> bool:
+        """Tell whether exchanging the operands cannot change the answer.
+
+        Without positions a block is blind to order; a mask tells the positions apart, except to
+        the last position of a single block.
+        """
+        ends = {"last": -1, "first": 0}.get(self.pool)
+        fixed = ends is None or layout.slots[ends].operand is None
+        alike = not self.causal or (len(self.blocks) == 1 and self.pool == "last")
+        return (
+            self.positions is None and layout.shared and fixed and alike and self.pool != "flatten"
+        )
 
     def neuron_logit(self) -> Tensor | None:
         """Return what the last block's neurons write to the logits directly, (m, classes)."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
+from torch import Tensor
 
 from geomdiag.checkpoints.series import TensorSpec
+from geomdiag.models.architectures.flax_stack import fit_flax
+from geomdiag.models.architectures.residual_stack import ResidualStack
 from geomdiag.models.architectures.sequence import SequenceNetwork
 from geomdiag.models.architectures.stack_names import find_heads, fit_stack, stack_of
 from geomdiag.models.layout import Sizes, plan
-from geomdiag.models.recognition import Architecture, Match, NearMiss
+from geomdiag.models.recognition import Architecture, Match, NearMiss, nearest
 from geomdiag.models.settings import Settings
 from geomdiag.models.tensors import read_tensors
 from geomdiag.tasks.contract import Task
@@ -21,9 +24,20 @@ __all__ = ["ARCHITECTURE"]
 
 class _Architecture(Architecture):
     name = "stacked_transformer"
-    title = "causal transformer of torch.nn.MultiheadAttention blocks (grokfast, nn.Sequential)"
+    title = "transformer blocks in any arrangement (grokfast, numbered nn.Sequential, Flax trees)"
 
     def match(self, specs: Mapping[str, TensorSpec], settings: Settings) -> Match | NearMiss:
+        torch_names = self._torch(specs, settings)
+        if isinstance(torch_names, Match):
+            return torch_names
+        found = fit_flax(specs, settings)
+        if isinstance(found, NearMiss):
+            return nearest([torch_names, found])
+        tree = found.tree
+        sizes = Sizes(tree.vocabulary, tree.classes, found.context, sequence=True)
+        return self._matched("Flax", found.roles, sizes, settings, found.notices, found.stack)
+
+    def _torch(self, specs: Mapping[str, TensorSpec], settings: Settings) -> Match | NearMiss:
         found = fit_stack(specs)
         if isinstance(found, NearMiss):
             return found
@@ -35,27 +49,43 @@ class _Architecture(Architecture):
         eps = settings.number("layer_norm_eps", "ln_eps") or 1e-5
         sizes = Sizes(fit.dims["V"], fit.dims["C"], fit.dims["n"], sequence=True)
 
+        def stack(parts: Mapping[str, Tensor], classes: int) -> ResidualStack:
+            return stack_of(
+                naming, fit, parts, heads=heads, activation=act, eps=eps, classes=classes
+            )
+
+        name = naming.convention.name
+        return self._matched(name, fit.roles, sizes, settings, notices, stack)
+
+    def _matched(
+        self,
+        convention: str,
+        roles: Mapping[str, str],
+        sizes: Sizes,
+        settings: Settings,
+        notices: list[str],
+        stack: Callable[[Mapping[str, Tensor], int], ResidualStack],
+    ) -> Match:
         def build(tensors: Mapping[str, NDArray[Any]], task: Task) -> SequenceNetwork:
             layout = plan(task, sizes, settings, [])
-            read = read_tensors(tensors, fit.roles.values())
-            parts = {part: read[name] for part, name in fit.roles.items()}
-            stack = stack_of(
-                naming, fit, parts, heads=heads, activation=act, eps=eps, classes=task.classes
-            )
+            read = read_tensors(tensors, roles.values())
+            parts = {part: read[name] for part, name in roles.items()}
+            run = stack(parts, task.classes)
             return SequenceNetwork(
                 self.name,
-                forward=stack,
+                forward=run,
                 tables=(parts["embed"],) * len(layout.slots),
                 layout=layout,
-                unembed=stack.head.weight,
-                roles=fit.roles,
-                neuron_logit=stack.neuron_logit(),
+                unembed=run.head.weight,
+                roles=roles,
+                neuron_logit=run.neuron_logit(),
+                swap_invariant=run.blind_to_order(layout),
             )
 
         return Match(
             architecture=self.name,
-            convention=naming.convention.name,
-            roles=fit.roles,
+            convention=convention,
+            roles=roles,
             sizes=sizes,
             build=build,
             notices=tuple(notices),

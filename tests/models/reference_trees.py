@@ -1,0 +1,147 @@
+"""Random networks under the names that Flax and Keras give, and plain passes through them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from reference_networks import ACTS, Case, Tensors, lens_state, run_lens
+from reference_sequences import drawer, tokens
+
+ATTENTION = "MultiHeadDotProductAttention_0"
+
+
+def flax_from_lens(state: Tensors, *, flat: bool = False, tied: bool = False) -> Tensors:
+    """Store TransformerLens' tensors as linen does, sorted by name as trees come."""
+    out = {"Embed_0.embedding": state["embed.W_E"]}
+    if "pos_embed.W_pos" in state:
+        out["Embed_1.embedding"] = state["pos_embed.W_pos"]
+    i = 0
+    while f"blocks.{i}.attn.W_Q" in state:
+        at, a = ("" if flat else f"Block_{i}."), f"blocks.{i}.attn."
+        for letter, name in zip("QKVO", ("query", "key", "value", "out"), strict=True):
+            out[f"{at}{ATTENTION}.{name}.kernel"] = (
+                state[a + "W_" + letter]
+                if letter == "O"
+                else state[a + "W_" + letter].transpose(0, 1)
+            )
+            if a + "b_" + letter in state:
+                out[f"{at}{ATTENTION}.{name}.bias"] = state[a + "b_" + letter]
+        for j, (matrix, bias) in enumerate((("W_in", "b_in"), ("W_out", "b_out"))):
+            if f"blocks.{i}.mlp.{matrix}" in state:
+                out[f"{at}Dense_{j}.kernel"] = state[f"blocks.{i}.mlp.{matrix}"]
+                out[f"{at}Dense_{j}.bias"] = state[f"blocks.{i}.mlp.{bias}"]
+        for j in range(2):
+            if f"blocks.{i}.ln{j + 1}.w" in state:
+                out[f"{at}LayerNorm_{j}.scale"] = state[f"blocks.{i}.ln{j + 1}.w"]
+            if f"blocks.{i}.ln{j + 1}.b" in state:
+                out[f"{at}LayerNorm_{j}.bias"] = state[f"blocks.{i}.ln{j + 1}.b"]
+        i += 1
+    if "ln_final.w" in state:
+        norm = "LayerNorm_2" if flat else "LayerNorm_0"
+        out[f"{norm}.scale"] = state["ln_final.w"]
+        if "ln_final.b" in state:
+            out[f"{norm}.bias"] = state["ln_final.b"]
+    if not tied:
+        head = "Dense_2" if flat else "Dense_0"
+        out[f"{head}.kernel"] = state["unembed.W_U"]
+        out[f"{head}.bias"] = state["unembed.b_U"]
+    return dict(sorted(out.items()))
+
+
+def _flax(
+    name: str,
+    config: Mapping[str, Any],
+    *,
+    flat: bool = False,
+    tied: bool = False,
+    act: str = "relu",
+    swap_invariant: bool = False,
+    **options: Any,
+) -> Case:
+    p, seed = 11, sum(map(ord, name))
+
+    def lens() -> Tensors:
+        state = lens_state(seed, 12, 12 if tied else 11, **options)
+        if tied:
+            state["unembed.W_U"] = state["embed.W_E"].T
+            del state["unembed.b_U"]
+        return state
+
+    def run(stored: Tensors, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return run_lens(lens(), tokens(left, right, p), norms=options.get("norms", ""), act=act)
+
+    return Case(
+        name,
+        "stacked_transformer",
+        p,
+        lambda: flax_from_lens(lens(), flat=flat, tied=tied),
+        run,
+        {"layer_norm_eps": 1e-5, **config},
+        swap_invariant,
+    )
+
+
+def _layers(state: Tensors, names: tuple[str, ...], x: torch.Tensor, act: str) -> torch.Tensor:
+    """Pass x through (in, out) layers."""
+    for index, name in enumerate(names):
+        x = ACTS[act](x) if index else x
+        x = x @ state[f"{name}.kernel"] + state[f"{name}.bias"]
+    return x
+
+
+def _flax_mlp(name: str, combine: str, act: str, config: Mapping[str, Any]) -> Case:
+    # sorted by name the layers stand in another order than they are passed
+    names = ("Dense_2", "Dense_10", "Dense_11") if combine == "sum" else ("inner", "hidden", "top")
+
+    def state() -> Tensors:
+        draw = drawer(sum(map(ord, name)))
+        sizes = [24 if combine == "concatenate" else 12, 20, 18, 11]
+        out = {"Embed_0.embedding": draw(11, 12, scale=1.0)}
+        for layer, into, size in zip(names, sizes[:-1], sizes[1:], strict=True):
+            out[f"{layer}.kernel"] = draw(into, size)
+            out[f"{layer}.bias"] = draw(size)
+        return dict(sorted(out.items()))
+
+    def run(state: Tensors, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        a, b = (state["Embed_0.embedding"][one] for one in (left, right))
+        x = {"sum": a + b, "mean": (a + b) / 2, "concatenate": torch.cat([a, b], 1)}[combine]
+        return _layers(state, names, x, act)
+
+    return Case(name, "embedding_mlp", 11, state, run, config, combine != "concatenate")
+
+
+def _onehot(name: str, ends: tuple[str, str], layers: tuple[str, str]) -> Case:
+    """A one-hot network under Flax' names or Keras'."""
+
+    def state() -> Tensors:
+        draw = drawer(sum(map(ord, name)))
+        out = {}
+        for layer, shape in zip(layers, ((22, 20), (20, 11)), strict=True):
+            out[layer + ends[0]] = draw(*shape)
+            out[layer + ends[1]] = draw(shape[1])
+        return dict(sorted(out.items()))
+
+    def run(state: Tensors, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        first, second = (state[layer + ends[0]] for layer in layers)
+        x = first[left] + first[right + 11] + state[layers[0] + ends[1]]
+        return torch.relu(x) @ second + state[layers[1] + ends[1]]
+
+    return Case(name, "onehot_mlp", 11, state, run, separate=True)
+
+
+CASES = [
+    _flax("flax-pre-norm", {"activation": "gelu"}, act="gelu_new", blocks=2, norms="LN"),
+    _flax("flax-rms", {"causal": True}, blocks=2, norms="RMS"),
+    _flax("flax-one-block", {}, flat=True, norms="LN"),
+    _flax("flax-no-norms", {}, flat=True),
+    _flax("flax-tied", {}, tied=True, norms="LN", blocks=2),
+    _flax("flax-attention-only", {}, flat=True, mlp=False),
+    _flax("flax-no-positions", {}, context=None, swap_invariant=True),
+    _flax_mlp("flax-mlp", "concatenate", "relu", {}),
+    _flax_mlp("flax-mlp-sum", "sum", "gelu_new", {"activation": "gelu"}),
+    _flax_mlp("flax-mlp-mean", "mean", "tanh", {"activation": "tanh", "combine": "mean"}),
+    _onehot("flax-onehot", (".kernel", ".bias"), ("Dense_0", "Dense_1")),
+    _onehot("keras-onehot", (".vars.0", ".vars.1"), ("layers.dense", "layers.dense_1")),
+]
