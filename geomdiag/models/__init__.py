@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,19 +82,23 @@ def recognise(
     """
     settings = Settings(config)
     misses: list[NearMiss] = []
-    for cut in shared_prefixes(specs):
-        seen = {name[len(cut) :]: spec for name, spec in specs.items()}
-        for architecture in ARCHITECTURES.values():
-            found = architecture.match(seen, settings)
-            if isinstance(found, NearMiss):
-                misses.append(found)
-                continue
-            match = _prefixed(found, cut)
-            if task is not None:
-                notices = list(match.notices)
-                plan(task, match.sizes, settings, notices)
-                match = replace(match, notices=tuple(notices))
-            return match
+    seen = {
+        cut: {name[len(cut) :]: spec for name, spec in specs.items()}
+        for cut in shared_prefixes(specs)
+    }
+    for last_resort, cut, architecture in product((False, True), seen, ARCHITECTURES.values()):
+        if architecture.last_resort is not last_resort:
+            continue
+        found = architecture.match(seen[cut], settings)
+        if isinstance(found, NearMiss):
+            misses.append(found)
+            continue
+        match = _prefixed(found, cut)
+        if task is not None:
+            notices = list(match.notices)
+            plan(task, match.sizes, settings, notices)
+            match = replace(match, notices=tuple(notices))
+        return match
     raise _unknown(specs, misses)
 
 
@@ -111,15 +116,20 @@ def _prefixed(match: Match, prefix: str) -> Match:
     return replace(match, roles=roles, build=build)
 
 
-class _Stripped(dict[str, Any]):
+class _Stripped(Mapping[str, Any]):
     """Lazy view of tensors under their names without a prefix."""
 
     def __init__(self, tensors: Mapping[str, Any], prefix: str) -> None:
-        super().__init__()
         self._tensors, self.prefix = tensors, prefix
 
-    def __missing__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Any:
         return self._tensors[self.prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name[len(self.prefix) :] for name in self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _unknown(specs: Mapping[str, TensorSpec], misses: list[NearMiss]) -> ArchitectureError:

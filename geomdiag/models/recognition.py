@@ -160,6 +160,8 @@ class Architecture(ABC):
     name: str
     #: One line for people.
     title: str
+    #: Whether it is asked only after all others, whatever their names begin with.
+    last_resort: bool = False
 
     @abstractmethod
     def match(self, specs: Mapping[str, TensorSpec], settings: Settings) -> Match | NearMiss:

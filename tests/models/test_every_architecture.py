@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import reference_language_models
 import reference_networks
 import reference_sequences
+import reference_trees
 import torch
 from helpers.stored import stored
 from hypothesis import given
@@ -23,12 +25,18 @@ from geomdiag.models.architectures import (
 )
 from geomdiag.tasks import task
 
-CASES = [*reference_networks.CASES, *reference_sequences.CASES]
+CASES = [
+    *reference_networks.CASES,
+    *reference_language_models.CASES,
+    *reference_sequences.CASES,
+    *reference_trees.CASES,
+]
 CASE = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 
 
 def test_every_registered_architecture_has_a_case() -> None:
-    assert {case.architecture for case in CASES} == set(models.ARCHITECTURES)
+    elsewhere = {"huggingface"}  # run by another library: test_huggingface.py
+    assert {case.architecture for case in CASES} == set(models.ARCHITECTURES) - elsewhere
 
 
 def arrays(case: Case, dtype: torch.dtype = torch.float64) -> dict[str, np.ndarray]:

@@ -34,6 +34,8 @@ __all__ = ["ARCHITECTURE", "HuggingFaceNetwork"]
 
 #: Rows at a time.
 CHUNK_ROWS = 1024
+#: What wrappers put before the names that transformers gave.
+WRAPPERS = ("_orig_mod.", "module.")
 _EXTRA = (
     "running it needs the package transformers: pip install 'geomdiag[transformers]' (its "
     "embedding is analysed without)"
@@ -236,13 +238,15 @@ class _Architecture(Architecture):
         "language model run by transformers (any causal model_type it knows), and recursive "
         "models, of which the embedding is read"
     )
+    last_resort = True
 
     def match(self, specs: Mapping[str, TensorSpec], settings: Settings) -> Match | NearMiss:
         found, heads = named(specs, "embedding"), named(specs, "unembedding")
         config = settings.level_with("model_type")
         recursive = len(found) == 1 and found[0].endswith("embed_tokens.embedding_weight")
-        if len(found) != 1 or not (recursive or config):
-            return NearMiss(0, "a language model: no token embedding, or no model_type")
+        wrapped = all(name.startswith(WRAPPERS) for name in specs)
+        if len(found) != 1 or wrapped or not (recursive or "transformers_version" in config):
+            return NearMiss(0, "a language model: no token embedding, or no configuration of one")
         vocabulary, width = specs[found[0]].shape
         roles = {"embed": found[0]}
         classes = vocabulary
