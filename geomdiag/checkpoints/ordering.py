@@ -90,13 +90,24 @@ def unit_of(items: Sequence[Item]) -> str:
 def _number(items: Sequence[Item], unit: str, notices: list[str]) -> None:
     """Give each item its step: stored inside first, file or folder name second."""
     differing: list[Item] = []
+    if _never_counted(items):
+        for item in items:
+            item.step, item.source = item.file.stem.step, "file name"
+        notices.append(
+            f"all {len(items)} checkpoints store the same step "
+            f"({next(iter(items[0].entry.steps.values()))}) and differ; the numbers in their names "
+            "are used instead"
+        )
+        return
     stored = any(item.entry.steps for item in items)
     for item in items:
         steps, named = item.entry.steps, item.file.stem
         if steps:
             item.step = steps.get(unit, next(iter(steps.values())))
             item.source = "metadata"
-            comparable = named.unit in ("", *steps) and not item.entry.member
+            form = item.file.format
+            saves = form is not None and form.name == "tensorflow"  # ckpt-3: the third one saved
+            comparable = named.unit in ("", *steps) and not item.entry.member and not saves
             if named.step is not None and comparable and named.step not in steps.values():
                 differing.append(item)
         elif named.step is not None and not (stored and named.unit == VERSION):
@@ -114,6 +125,21 @@ def _number(items: Sequence[Item], unit: str, notices: list[str]) -> None:
             f"{len(differing)} file name(s) say another step than what is stored inside, which "
             f"is used: {example.file.path.name} holds {example.step}"
         )
+
+
+def _never_counted(items: Sequence[Item]) -> bool:
+    """Return whether the steps stored inside stand still while names and contents go on."""
+    if len(items) < 2 or not items[0].entry.steps:
+        return False
+    if any(item.entry.steps != items[0].entry.steps or item.entry.member for item in items):
+        return False
+    stems = [item.file.stem for item in items]
+    if len({stem.step for stem in stems} - {None}) < len(items) or stems[0].unit == VERSION:
+        return False
+    try:
+        return not same_content(items[0].entry.load(), items[-1].entry.load())
+    except CheckpointError:
+        return False
 
 
 def _place_words(

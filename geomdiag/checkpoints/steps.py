@@ -24,7 +24,7 @@ _WORDS_TEXT = (
 WORDS = frozenset(_WORDS_TEXT.split())
 _GENERIC_TEXT = (
     "model models checkpoint checkpoints ckpt ckpts state states dict weights net network "
-    "params save saved snapshot pytorch epoch epochs step steps iter dump dumps"
+    "params save saved snapshot pytorch epoch epochs step steps iter dump dumps variables"
 )
 #: Words that say no more than "this is a checkpoint".
 GENERIC = frozenset(_GENERIC_TEXT.split())

@@ -225,6 +225,20 @@ def equinox(path: Path, state: State) -> Path:
     return path
 
 
+def tensorflow(path: Path, state: State, **beside: Any) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        package = pytest.importorskip("tensorflow", exc_type=ImportError)
+    held = {name.replace(".", "/"): value for name, value in arrays(state).items()} | beside
+    package.raw_ops.SaveV2(
+        prefix=str(path.with_suffix("")),
+        tensor_names=list(held),
+        shape_and_slices=[""] * len(held),
+        tensors=[package.constant(value) for value in held.values()],
+    )
+    return path
+
+
 def onnx(path: Path, state: State, *, beside_it: bool = False, **beside: Any) -> Path:
     package = pytest.importorskip("onnx", exc_type=ImportError)
     inputs = package.helper.make_tensor_value_info("x", package.TensorProto.INT64, ["n", 2])
@@ -357,6 +371,11 @@ KINDS: dict[str, Kind] = {
     "equinox": Kind(
         "equinox", ".eqx", equinox, ml_types.FLOAT8, _NONE,
         named=_by_order("leaves"), by_content=False,
+    ),
+    "tensorflow": Kind(
+        "tensorflow", ".index", tensorflow,
+        frozenset({"float8_e4m3fnuz", "float8_e5m2fnuz"}), by_content=False,
+        data=("*.index", "*.data-*"),
     ),
     "onnx": Kind("onnx", ".onnx", onnx),
     "onnx-external": Kind("onnx", ".onnx", onnx_external, data=("*.onnx", "*.data")),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO
 
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.errors import CheckpointError
 
 __all__ = ["Scanner"]
@@ -21,15 +22,15 @@ class Scanner:
 
     Parameters
     ----------
-    path : path
-        For messages only.
+    path : Path or RemotePath
+        For messages.
     file : binary file
         Seekable.
     size : int
         Its bytes.
     """
 
-    def __init__(self, path: object, file: IO[bytes], size: int) -> None:
+    def __init__(self, path: AnyPath, file: IO[bytes], size: int) -> None:
         self.path, self._file, self.size = path, file, size
 
     def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
