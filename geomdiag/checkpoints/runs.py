@@ -32,6 +32,7 @@ FORMATS = Registry(
         "equinox": "geomdiag.checkpoints.formats.equinox:FORMAT",
         "orbax": "geomdiag.checkpoints.formats.orbax:FORMAT",
         "onnx": "geomdiag.checkpoints.formats.onnx:FORMAT",
+        "tensorflow": "geomdiag.checkpoints.formats.tensorflow:FORMAT",
         "torchscript": "geomdiag.checkpoints.formats.torchscript:FORMAT",
         "torch-export": "geomdiag.checkpoints.formats.torch_export:FORMAT",
     },
@@ -229,6 +230,8 @@ def _path_of(group: Group) -> Path:
     """Return the run's folder, or its file if it is the only one and not alone there."""
     if not group.alone and len(group.files) == 1:
         return group.files[0].path
+    if not group.root.exists():  # versions of an artifact
+        return group.root.parent
     return group.root if group.root.name else group.root.resolve()  # "." has no name
 
 
