@@ -344,7 +344,7 @@ class TensorFlowFormat:
         try:
             with path.open("rb") as file:
                 file.seek(-min(_FOOTER, file.seek(0, os.SEEK_END)), os.SEEK_END)
-                return file.read().endswith(MAGIC)
+                return bytes(file.read()).endswith(MAGIC)
         except OSError:
             return False
 
