@@ -87,11 +87,13 @@ class RunInspection:
     recorded : tuple of str
         Quantities that the run itself recorded.
     computed : mapping of str to tuple of str
-        Diagnostic to the variables it will give.
+        Diagnostic to the variables it will give; those it may give, where none was measured.
     not_computed : mapping of str to str
         Diagnostic to the reason why it will not be computed.
     problem : str
         Why the run cannot be analysed at all; else empty.
+    suggestions : tuple of str
+        What would help to say with ``--map``, best guess first, where no network is known.
     cost : Cost or None
         Estimate; None when it was not measured.
     notices : tuple of str
@@ -121,6 +123,7 @@ class RunInspection:
     computed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     not_computed: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+    suggestions: tuple[str, ...] = ()
     cost: Cost | None = None
     notices: tuple[str, ...] = ()
 
@@ -132,6 +135,9 @@ def inspect_runs(
     analyzers: Sequence[str | Analyzer] | None = None,
     model: Any = None,
     split: Split | str | None = None,
+    mapping: Mapping[str, str] | str | None = None,
+    tokens: str | Iterable[int] | Iterable[str] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     measure: bool = True,
 ) -> list[RunInspection]:
@@ -142,11 +148,14 @@ def inspect_runs(
     runs : path, Runs, Series, or iterable of these
         What to look at.
     task : str or Task, optional
-        Without it, no diagnostic can be judged.
+        Without it, and without one in a ``geomdiag.toml`` beside the runs, no diagnostic can be
+        judged.
     analyzers, model, split
         As in `geomdiag.analyze`.
     workers : int, optional
         Processes to reckon with; by default the cores this process may use.
+    mapping, tokens, tokenizer
+        As in `geomdiag.analyze`.
     measure : bool
         Whether to estimate the cost by measuring one checkpoint of each kind of run.
 
@@ -162,28 +171,39 @@ def inspect_runs(
         If there are no checkpoints.
     SplitError, UnknownNameError
         If the split, the task or an analyzer was named wrongly.
+    OptionsError
+        If the map or the tokens cannot be understood or do not fit.
     """
+    from geomdiag.analysis.asked import Naming
     from geomdiag.analysis.crew import one_thread
     from geomdiag.analysis.plan import as_series, choose, prepare
 
     series, _ = as_series(runs, split)
     chosen = choose(analyzers)
-    measured: dict[Any, float] = {}
+    naming = Naming.of(mapping, tokens, tokenizer)
+    measured: dict[Any, tuple[float, frozenset[str]]] = {}
     seconds: list[float | None] = []
     found: list[RunInspection] = []
     for one in series:
         plan: Plan | None = None
         notices: list[str] = []
-        if task is not None:
-            plan, notices = prepare(one, task, chosen, model, split_given=split is not None)
+        if task is not None or one.options.task:
+            plan, notices = prepare(
+                one, task, chosen, model, split_given=split is not None, naming=naming
+            )
         inspection = _look(one, plan, model, (*one.notices, *notices))
         each = None
         if measure and plan is not None and inspection.computed:
             kind = (inspection.task, tuple(inspection.shapes.items()), tuple(inspection.computed))
             if kind not in measured:
                 with one_thread():
-                    measured[kind] = _seconds(plan, one)
-            each = measured[kind]
+                    measured[kind] = _measured(plan, one)
+            each, given = measured[kind]
+            computed = {
+                name: tuple(variable for variable in variables if variable in given)
+                for name, variables in inspection.computed.items()
+            }
+            inspection = replace(inspection, computed=computed)
         seconds.append(each)
         found.append(inspection)
     return _with_costs(found, seconds, workers)
@@ -222,6 +242,11 @@ def _look(series: Series, plan: Plan | None, model: Any, notices: tuple[str, ...
             facts["train_inputs"] = int(plan.train.sum())
         facts |= _verdicts(plan, plan.snapshot(replace(checkpoint)))
     except GeomdiagError as error:
+        if model is None and checkpoint.kind == "state" and "shapes" in facts:
+            from geomdiag.models.selection import suggest
+
+            specs = checkpoint.tensors.specs()
+            facts["suggestions"] = suggest(specs, None if plan is None else plan.task)
         return _hopeless(facts, str(error))
     return RunInspection(**facts)
 
@@ -237,11 +262,16 @@ def _parts(
 ) -> dict[str, Any]:
     """Return which tensor plays which part."""
     names = tuple(checkpoint.tensors)
+    chosen = plan.selection.roles if plan is not None and plan.selection is not None else {}
+    if plan is not None and plan.selection is not None and plan.selection.only:
+        unused = tuple(name for name in names if name not in chosen.values())
+        return {"architecture": "embedding only", "roles": chosen, "unused": unused}
     if checkpoint.kind == "dump":
-        return {"architecture": "dump", "roles": {name: name for name in names}}
+        return {"architecture": "dump", "roles": {name: name for name in names} | chosen}
     if model is not None:
-        return {"architecture": "the user's own model"}
+        return {"architecture": "the user's own model", "roles": chosen}
     from geomdiag.models import full_config, recognise
+    from geomdiag.models.embedding_names import named
     from geomdiag.models.layout import fitting_specifications
 
     merged = full_config(checkpoint, config)
@@ -250,16 +280,23 @@ def _parts(
     except ArchitectureError as error:
         if plan is not None and plan.task is None and plan.problem:
             raise ArchitectureError(plan.problem) from error
+        known = named(checkpoint.tensors.specs(), "embedding")
+        if plan is None and checkpoint.program is None and len(known) == 1:
+            unused = tuple(name for name in names if name != known[0])
+            alone = "none that is known, so its embedding alone can be analysed"
+            return {"architecture": alone, "roles": {"embedding": known[0]}, "unused": unused}
         if checkpoint.program is None:
             raise
         checkpoint.program()  # raises if it cannot be loaded, or was not allowed to run
-        return {"architecture": "the file's own program", "unused": names}
+        unused = tuple(name for name in names if name not in chosen.values())
+        return {"architecture": "the file's own program", "roles": chosen, "unused": unused}
+    roles = {**match.roles, **chosen}
     return {
         "architecture": match.architecture,
         "convention": match.convention,
         "fitting": () if plan is not None else fitting_specifications(match.sizes, ""),
-        "roles": dict(match.roles),
-        "unused": tuple(name for name in names if name not in set(match.roles.values())),
+        "roles": roles,
+        "unused": tuple(name for name in names if name not in set(roles.values())),
     }
 
 
@@ -281,8 +318,11 @@ def _verdicts(plan: Plan, snapshot: Snapshot) -> dict[str, Any]:
     return {"computed": computed, "not_computed": reasons}
 
 
-def _seconds(plan: Plan, series: Series) -> float:
-    """Return the seconds that one checkpoint takes: read, run, measured, compared."""
+def _measured(plan: Plan, series: Series) -> tuple[float, frozenset[str]]:
+    """Return the seconds that one checkpoint takes, and the variables that it gives.
+
+    It is read, run, measured and compared.
+    """
     from geomdiag.analysis.steps import measure, measure_run
 
     readable = [one for one in series if not one.error]
@@ -295,8 +335,9 @@ def _seconds(plan: Plan, series: Series) -> float:
             raise CheckpointError(row.error)
         best = min(best, time.perf_counter() - began)
     began = time.perf_counter()
-    measure_run(plan, [replace(one) for one in chain])
-    return best + (time.perf_counter() - began) / len(chain)
+    compared, _ = measure_run(plan, [replace(one) for one in chain])
+    seconds = best + (time.perf_counter() - began) / len(chain)
+    return seconds, frozenset(name for each in (row, *compared) for name in each.values)
 
 
 def _with_costs(

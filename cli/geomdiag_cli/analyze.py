@@ -23,9 +23,12 @@ from geomdiag_cli.console import (
 )
 
 Paths = Annotated[
-    list[Path], typer.Argument(metavar="PATH", help="Checkpoint, run folder, folder of runs.")
+    list[str],
+    typer.Argument(
+        metavar="PATH", help="Checkpoint, run folder, folder of runs, archive, or an address."
+    ),
 ]
-Task = Annotated[str, typer.Option("--task", "-t", help="Such as modadd or modadd:p=113.")]
+Task = Annotated[str | None, typer.Option("--task", "-t", help="Such as modadd or modadd:p=113.")]
 Split = Annotated[
     str | None,
     typer.Option(
@@ -36,6 +39,25 @@ Split = Annotated[
 Model = Annotated[
     str | None,
     typer.Option("--model", metavar="PACKAGE.MODULE:FACTORY", help="Your own model."),
+]
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="PART=TENSOR",
+        help="Which tensor is the embedding, the unembedding, ...; several by commas.",
+    ),
+]
+Tokens = Annotated[
+    str | None,
+    typer.Option(
+        "--tokens",
+        help="Rows of a vocabulary: 15,16 or 0:100, months, days, numbers:0:100, strings:A,B.",
+    ),
+]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option("--tokenizer", metavar="FILE", help="What turns strings into token ids."),
 ]
 Analyzers = Annotated[
     str,
@@ -59,13 +81,16 @@ _SUFFIXES = {"zarr": ".zarr", "netcdf": ".nc"}
 
 def command(
     paths: Paths,
-    task: Task,
+    task: Task = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Result. Default: NAME.geomdiag.zarr in this folder."),
     ] = None,
     split: Split = None,
     model: Model = None,
+    map: Map = None,
+    tokens: Tokens = None,
+    tokenizer: Tokenizer = None,
     analyzers: Analyzers = "",
     skip: Skip = "",
     workers: Workers = None,
@@ -85,7 +110,8 @@ def command(
     """Measure every checkpoint of every run, keep the result, and summarise it.
 
     An earlier result at the same place is extended: steps that are finished are not computed
-    again. Exit code 3 says that some checkpoint failed.
+    again. What --task, --split, --map, --tokens and --tokenizer leave unsaid, a geomdiag.toml
+    beside the runs may say. Exit code 3 says that some checkpoint failed.
     """
     from geomdiag.summary import summarise
 
@@ -108,6 +134,9 @@ def command(
                 analyzers=chosen,
                 model=model,
                 split=split,
+                mapping=parse(map),
+                tokens=tokens,
+                tokenizer=tokenizer,
                 workers=workers,
                 progress=bar,
             )
@@ -158,13 +187,22 @@ def _criterion(path: Path | None) -> dict[str, Any] | None:
     return load_criterion(path)
 
 
-def open_all(paths: Sequence[Path], split: str | None, allow_pickle: bool) -> tuple[Any, list[str]]:
+def open_all(
+    paths: Sequence[str | Path], split: str | None, allow_pickle: bool
+) -> tuple[Any, list[str]]:
     """Open one path as it is, several as a list; return it with the notices of the whole."""
     from geomdiag.checkpoints import open_runs
 
     opened = [open_runs(path, split=split, allow_pickle=allow_pickle) for path in paths]
     notices = [notice for runs in opened for notice in runs.notices]
     return (opened[0] if len(opened) == 1 else opened), notices
+
+
+def parse(maps: Sequence[str] | None) -> dict[str, str]:
+    """Return what all --map say together."""
+    from geomdiag.models.selection import parse_map
+
+    return parse_map(",".join(maps)) if maps else {}
 
 
 def choose(analyzers: str, skip: str) -> list[str] | None:
@@ -185,10 +223,11 @@ def choose(analyzers: str, skip: str) -> list[str] | None:
     return left
 
 
-def default_out(paths: Sequence[Path], suffix: str) -> Path:
+def default_out(paths: Sequence[str | Path], suffix: str) -> Path:
     """Return where the result goes when nobody says: in this folder, named after the input."""
-    path = paths[0].expanduser().resolve()
-    name = (path.stem if path.is_file() else path.name) or "runs"
+    from geomdiag.checkpoints.runs import name_of
+
+    name = name_of(paths[0]) or "runs"
     return Path(f"{name if len(paths) == 1 else 'runs'}.geomdiag{suffix}")
 
 

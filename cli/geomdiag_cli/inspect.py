@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,15 +11,20 @@ import typer
 from geomdiag_cli.analyze import (
     AllowPickle,
     Analyzers,
+    Map,
     Model,
     Paths,
     Skip,
     Split,
+    Task,
+    Tokenizer,
+    Tokens,
     Workers,
     choose,
     open_all,
+    parse,
 )
-from geomdiag_cli.console import Debug, Json, clean, print_json, stdout
+from geomdiag_cli.console import SOME_FAILED, UNUSABLE, Debug, Json, clean, print_json, stdout
 from geomdiag_cli.tables import count, listed, print_note
 
 if TYPE_CHECKING:
@@ -29,15 +35,18 @@ if TYPE_CHECKING:
 
 #: Specifications that fit a checkpoint's sizes, shown before the others are counted.
 FITTING = 4
+#: Tensors without a part, shown before the others are counted.
+UNUSED = 12
 
 
 def command(
     paths: Paths,
-    task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Such as modadd or modadd:p=113.")
-    ] = None,
+    task: Task = None,
     split: Split = None,
     model: Model = None,
+    map: Map = None,
+    tokens: Tokens = None,
+    tokenizer: Tokenizer = None,
     analyzers: Analyzers = "",
     skip: Skip = "",
     workers: Workers = None,
@@ -51,6 +60,7 @@ def command(
     """Show what is there, what could be measured and what that would cost.
 
     Nothing is written. Which diagnostics can be computed depends on the task: give --task.
+    Exit code 2 says that no run can be analysed, 3 that some cannot.
     """
     from geomdiag.inspection import inspect_runs
 
@@ -61,11 +71,15 @@ def command(
         analyzers=choose(analyzers, skip),
         model=model,
         split=split,
+        mapping=parse(map),
+        tokens=tokens,
+        tokenizer=tokenizer,
         workers=workers,
         measure=measure,
     )
     if json:
         print_json({"notices": general, "runs": [asdict(one) for one in found]})
+        _leave(found)
         return
     console = stdout()
     for place, one in enumerate(found):
@@ -80,12 +94,20 @@ def command(
         console.print()
     for notice in general:
         print_note(console, "notice", notice, indent=0, style="yellow")
-    if task is None:
+    if not any(one.task or one.problem for one in found):
         known = {one.recorded_task for one in found}
         said = f" {clean(known.pop())}" if len(known) == 1 and any(known) else ""
         console.print(
             f"\nWith --task{said} it also says which diagnostics can be computed, and the cost."
         )
+    _leave(found)
+
+
+def _leave(found: Sequence[RunInspection]) -> None:
+    """End with an exit code that tells whether runs cannot be analysed."""
+    hopeless = sum(bool(one.problem) for one in found)
+    if hopeless:
+        raise typer.Exit(UNUSABLE if hopeless == len(found) else SOME_FAILED)
 
 
 def _print(console: Console, one: RunInspection) -> None:
@@ -126,6 +148,7 @@ def _print(console: Console, one: RunInspection) -> None:
         _tensors(console, one)
     if one.problem:
         print_note(console, "CANNOT BE ANALYSED", one.problem, style="bold red")
+        _suggest(console, one)
     if one.computed or one.not_computed:
         console.print("  diagnostics")
         verdicts = Table.grid(padding=(0, 2))
@@ -143,6 +166,27 @@ def _print(console: Console, one: RunInspection) -> None:
         print_note(console, "notice", notice, style="yellow")
 
 
+def _suggest(console: Console, one: RunInspection) -> None:
+    """Print the lines that would name the embedding."""
+    if not one.suggestions:
+        return
+    best, *others = one.suggestions
+    part, _, name = best.partition("=")
+    folder = one.path if one.path.is_dir() else one.path.parent
+    lines = [
+        "If the embedding is the best guess here, it is analysed by itself with",
+        f"  --map {best}",
+        f"or with these lines in {folder / 'geomdiag.toml'}",
+        "  [map]",
+        f'  {part} = "{name}"',
+    ]
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        lines.append(f"other guesses: {', '.join(others[:5])}{more}")
+    for line in lines:
+        console.print(f"    {clean(line)}", soft_wrap=True)
+
+
 def _tensors(console: Console, one: RunInspection) -> None:
     from rich.table import Table
 
@@ -153,9 +197,11 @@ def _tensors(console: Console, one: RunInspection) -> None:
     for part, name in one.roles.items():
         shape = "×".join(map(str, one.shapes.get(name, ()))) or "scalar"
         table.add_row(f"    {clean(part)}", clean(name), shape)
-    for name in one.unused:
+    for name in one.unused[:UNUSED]:
         shape = "×".join(map(str, one.shapes.get(name, ()))) or "scalar"
         table.add_row("    not used", clean(name), shape)
+    if len(one.unused) > UNUSED:
+        table.add_row("    not used", f"and {len(one.unused) - UNUSED} more", "")
     console.print(table)
 
 

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomdiag._version import version
+from geomdiag.analysis.asked import Asked, Naming, asked_of
 from geomdiag.analysis.steps import Plan
 from geomdiag.errors import (
     ArchitectureError,
     GeomdiagError,
+    OptionsError,
     SplitError,
     TaskError,
     UnknownNameError,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from geomdiag.checkpoints.runs import Runs
     from geomdiag.checkpoints.series import Checkpoint, Series
     from geomdiag.checkpoints.splits import Split
+    from geomdiag.models.selection import Selection
     from geomdiag.tasks.contract import Task
 
 __all__ = [
@@ -63,7 +66,7 @@ def as_series(
     if isinstance(split, str):
         split = parse_split(split)
     if isinstance(runs, str | os.PathLike):
-        opened = open_runs(Path(runs), split=split)
+        opened = open_runs(runs, split=split)
         return list(opened.values()), list(opened.notices)
     if isinstance(runs, Series):
         return [runs if split is None else replace(runs, split=split)], []
@@ -78,7 +81,8 @@ def as_series(
     for one in runs:
         more, notes = as_series(one, split)
         path = getattr(one, "path", one if isinstance(one, str | os.PathLike) else "")
-        folders += [Path(path).name] * len(more)
+        name = path.name if hasattr(path, "name") else Path(path).name
+        folders += [name] * len(more)
         series += more
         gathered += notes
     # runs of several folders are often called the same (seed=0): the folder tells them apart
@@ -114,11 +118,12 @@ def choose(analyzers: Sequence[str | Analyzer] | None) -> tuple[Analyzer, ...]:
 
 def prepare(
     series: Series,
-    task: str | Task,
+    task: str | Task | None,
     analyzers: tuple[Analyzer, ...],
     model: Any,
     *,
     split_given: bool = False,
+    naming: Naming | None = None,
 ) -> tuple[Plan, list[str]]:
     """Return the plan for a run and what a person should know about it.
 
@@ -126,9 +131,16 @@ def prepare(
     ------
     SplitError
         If the split that the user gave does not fit the task.
+    TaskError
+        If no task is given, nor one said beside the run.
+    OptionsError
+        If the map or the tokens cannot be understood or do not fit.
     """
-    notices: list[str] = []
-    found, problem = _task_of(series, task, model)
+    asked = asked_of(series, task, model, naming or Naming())
+    notices = asked.notices
+    found, selection, problem = _task_of(series, asked, model)
+    if selection is not None:
+        notices += selection.notices
     said = said_task(series)
     if found is not None and said and _other(said, found):
         notices.append(
@@ -155,7 +167,9 @@ def prepare(
             notices.append(reasons["split"])
     folder = series.path if series.path.is_dir() else series.path.parent
     hide = dict.fromkeys(
-        f"{one}{os.sep}" for at in (folder, folder.resolve()) for one in (at, at.parent)
+        f"{one}{os.sep if isinstance(one, Path) else '/'}"
+        for at in (folder, folder.resolve())
+        for one in (at, at.parent)
     )
     plan = Plan(
         task=found,
@@ -166,13 +180,16 @@ def prepare(
         config=dict(series.config),
         hide=tuple(one for one in hide if len(one) > 3),
         problem=problem,
+        selection=selection,
     )
     return plan, notices
 
 
 def fingerprint(plan: Plan) -> dict[str, Any]:
     """Return what the numbers of a step depend on beside the checkpoint itself."""
+    chosen = {} if plan.selection is None else {"selection": plan.selection.token()}
     return {
+        **chosen,
         "analyzers": {one.name: one.version for one in plan.analyzers},
         "config": _digest(plan.config),
         "geomdiag": version(),
@@ -239,48 +256,91 @@ def _other(said: str, task: Task) -> bool:
         return False
 
 
-def _misfit(checkpoint: Checkpoint, task: Task, config: Mapping[str, Any]) -> str:
-    """Return why a network that is recognised as such does not fit the task, or nothing."""
+def _unfit(checkpoint: Checkpoint, task: Task, config: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return why no known network with this task fits, and whether one would with another."""
     from geomdiag.models import full_config, recognise
 
     merged = full_config(checkpoint, config)
-    try:
-        specs = checkpoint.tensors.specs()
-    except GeomdiagError:
-        return ""  # unreadable, whatever the task
+    specs = checkpoint.tensors.specs()
     try:
         recognise(specs, merged, task)
     except ArchitectureError as misfit:
         try:
             recognise(specs, merged, None)
-        except GeomdiagError:
-            return ""  # it is no network we know, whatever the task
-        return f"{checkpoint.path.name}: {misfit}"
-    return ""
+        except ArchitectureError:
+            return str(misfit), False
+        return f"{checkpoint.path.name}: {misfit}", True
+    return "", False
 
 
-def _task_of(series: Series, task: str | Task, model: Any) -> tuple[Task | None, str]:
-    """Return the task, or None and why; the first checkpoint that tells it counts."""
+def _task_of(series: Series, asked: Asked, model: Any) -> tuple[Task | None, Selection | None, str]:
+    """Return the task and the matrices taken by name; without a task, why there is none.
+
+    The first checkpoint that tells it counts.
+    """
     from geomdiag.models import infer_task
 
     problem = "the run has no checkpoints"
+    tokens = None if asked.tokens is None else len(asked.tokens)
     for checkpoint in series:
         if checkpoint.error:
             problem = checkpoint.error
             continue
         try:
             own = replace(checkpoint)
-            found = infer_task(task, own, series.config)
-            known = model is None and own.kind == "state"
-            misfit = _misfit(own, found, series.config) if known else ""
-            return (None, misfit) if misfit else (found, "")
-        except UnknownNameError:
+            found = infer_task(asked.task, own, series.config, tokens=tokens)
+            selection, misfit = _selection(own, found, asked, model, series.config)
+            return (None, None, misfit) if misfit else (found, selection, "")
+        except (UnknownNameError, OptionsError):
             raise
         except TaskError as error:
-            return None, str(error)
+            return None, None, str(error)
         except GeomdiagError as error:
             problem = str(error)
-    return None, problem
+    return None, None, problem
+
+
+def _selection(
+    checkpoint: Checkpoint, task: Task, asked: Asked, model: Any, config: Mapping[str, Any]
+) -> tuple[Selection | None, str]:
+    """Return the matrices to be taken by name, if any, or why the task does not fit.
+
+    Beside a network that can be run they replace its own; where none can be, they are all
+    that is analysed.
+    """
+    from geomdiag.models.embedding_names import named
+    from geomdiag.models.selection import select
+
+    try:
+        specs = checkpoint.tensors.specs()
+    except GeomdiagError:
+        if asked.mapping or asked.tokens is not None:
+            raise
+        return None, ""  # unreadable, which its row says
+    if asked.tokens is not None:
+        if model is not None:
+            raise OptionsError(
+                "tokens of a larger vocabulary were chosen and a model was given; a model is run "
+                "on the task's own inputs. Leave --tokens or --model out."
+            )
+        only = "the tokens are chosen from a larger vocabulary, and no network is run on these"
+        return select(specs, task, asked.mapping, asked.tokens, only=only), ""
+    unfit, known = "", False
+    if model is None and checkpoint.kind == "state":
+        unfit, known = _unfit(checkpoint, task, config)
+    if not unfit or checkpoint.program is not None:
+        return select(specs, task, asked.mapping) if asked.mapping else None, ""
+    if asked.mapping or not known:
+        only = "the network does not fit the task" if known else "no known architecture fits"
+        try:
+            return select(specs, task, asked.mapping, only=only), ""
+        except (ArchitectureError, OptionsError) as error:
+            if asked.mapping:
+                raise
+            if named(specs, "embedding"):
+                return None, f"{unfit} Nor can an embedding alone be analysed: {error}"
+            return None, ""  # every checkpoint says itself what it lacks
+    return None, unfit
 
 
 def _model_token(model: Any) -> str:

@@ -139,8 +139,15 @@ def _node_attrs(job: Job, rows: Sequence[Row], more: Mapping[str, Any]) -> dict[
         "notices": "\n".join([*job.notices, *assumptions]),
         "architecture": facts.pop("architecture", ""),
         "roles": facts.pop("roles", "{}"),
+        **_tokens(plan),
         **more,
     }
+
+
+def _tokens(plan: Plan) -> dict[str, str]:
+    """Return which rows of a larger vocabulary were taken, where they were chosen."""
+    chosen = plan.selection.tokens if plan.selection is not None else None
+    return {} if chosen is None else {"tokens": chosen.record()}
 
 
 def _scalars(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +157,7 @@ def _scalars(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def root_attrs(
-    task: str | Task,
+    task: str | Task | None,
     chosen: Sequence[Analyzer],
     model: Any,
     jobs: Sequence[Job],
@@ -160,7 +167,7 @@ def root_attrs(
     # No time of making: the same input gives the same bytes.
     tasks = [job.plan.task for job in jobs if job.plan.task is not None]
     alike = tasks and all(one.name == tasks[0].name for one in tasks)
-    given = task if isinstance(task, str) else task.name
+    given = task if isinstance(task, str) else "" if task is None else task.name
     sources = dict.fromkeys(
         job.series.split.source if job.series.split and job.plan.train is not None else "unknown"
         for job in jobs

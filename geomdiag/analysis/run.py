@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from geomdiag.analysis.asked import Naming
 from geomdiag.analysis.assembly import Row, rows_of
 from geomdiag.analysis.crew import Crew, WorkerDiedError
 from geomdiag.analysis.plan import (
@@ -40,11 +41,14 @@ __all__ = ["analyze", "analyze_into", "entry_of", "job_of"]
 
 def analyze(
     runs: str | os.PathLike[str] | Runs | Series | Iterable[Any],
-    task: str | Task,
+    task: str | Task | None = None,
     *,
     analyzers: Sequence[str | Analyzer] | None = None,
     model: Any = None,
     split: Split | str | None = None,
+    mapping: Mapping[str, str] | str | None = None,
+    tokens: str | Iterable[int] | Iterable[str] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     previous: xr.DataTree | None = None,
     progress: Progress | None = None,
@@ -56,8 +60,10 @@ def analyze(
     ----------
     runs : path, Runs, Series, or iterable of these
         What to analyse.
-    task : str or Task
-        E.g. ``"modadd"``; parameters left unsaid are read off the checkpoints.
+    task : str or Task, optional
+        E.g. ``"modadd"``; parameters left unsaid are read off the checkpoints. May be left out
+        where a ``geomdiag.toml`` beside the runs says it; what is given here wins over that
+        file, here and in what follows.
     analyzers : sequence of str or Analyzer, optional
         Diagnostics by name; by default all that are cheap enough to run always. The names
         ``"default"`` and ``"all"`` stand for these, and for every one there is.
@@ -66,6 +72,16 @@ def analyze(
     split : Split or str, optional
         Train/held-out split of all runs, instead of any found beside them; text as in
         `geomdiag.checkpoints.parse_split`.
+    mapping : mapping of str to str, or str, optional
+        Which tensor is the ``embedding``, ``unembedding``, ...; see
+        `geomdiag.models.selection.select`. Where no known network is found, these matrices
+        alone are analysed.
+    tokens : str, or sequence of int or of str, optional
+        Rows of a larger vocabulary that stand for the task's elements, in order; see
+        `geomdiag.models.tokens.choose_tokens`. No network is then run.
+    tokenizer : path, optional
+        What turns strings into token ids; by default a ``tokenizer.json``, ``vocab.json`` or
+        ``vocab.txt`` beside the checkpoints.
     workers : int, optional
         Processes, of one thread each. By default as many as there are cores as soon as the
         first checkpoints show that starting them pays. The result does not depend on it.
@@ -95,21 +111,70 @@ def analyze(
     TaskError, SplitError, UnknownNameError
         If the task, the split or an analyzer was named wrongly, or no run tells the task's
         parameters.
+    OptionsError
+        If the map or the tokens cannot be understood or do not fit.
 
     Examples
     --------
     >>> tree = analyze("runs/", "modadd")  # doctest: +SKIP
     >>> tree["seed0"]["accuracy"].sel(part="heldout")  # doctest: +SKIP
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
+    work = _prepare(
+        runs,
+        task,
+        analyzers=analyzers,
+        model=model,
+        split=split,
+        mapping=mapping,
+        tokens=tokens,
+        tokenizer=tokenizer,
+    )
+    return _carry_out(work, workers, previous, progress, journal)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is to be done, nothing of it done yet."""
+
+    jobs: Sequence[Job]
+    chosen: tuple[Analyzer, ...]
+    task: str | Task | None
+    model: Any
+    notices: Sequence[str]
+
+
+def _prepare(
+    runs: Any,
+    task: str | Task | None,
+    *,
+    analyzers: Sequence[str | Analyzer] | None = None,
+    model: Any = None,
+    split: Split | str | None = None,
+    mapping: Mapping[str, str] | str | None = None,
+    tokens: str | Iterable[int] | Iterable[str] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+) -> _Work:
+    naming = Naming.of(mapping, tokens, tokenizer)
     series, notices = as_series(runs, split)
     chosen = choose(analyzers)
     names = node_names(one.name for one in series)
     jobs = [
-        job_of(one, name, task, chosen, model, split is not None)
+        job_of(one, name, task, chosen, model, split is not None, naming)
         for one, name in zip(series, names, strict=True)
     ]
+    return _Work(jobs, chosen, task, model, notices)
+
+
+def _carry_out(
+    work: _Work,
+    workers: int | None,
+    previous: xr.DataTree | None,
+    progress: Progress | None,
+    journal: Journal | str | os.PathLike[str] | None,
+) -> xr.DataTree:
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    jobs = work.jobs
     if jobs and all(job.plan.task is None for job in jobs):
         raise TaskError(jobs[0].plan.problem)
     book = _open(journal)
@@ -119,17 +184,19 @@ def analyze(
         _measure_steps(jobs, crew, book, progress)
         _measure_runs(jobs, crew)
     nodes = add_coordinates({job.node: run_dataset(job) for job in jobs}, jobs)
-    root = xr.Dataset(attrs=root_attrs(task, chosen, model, jobs, notices))
+    root = xr.Dataset(attrs=root_attrs(work.task, work.chosen, work.model, jobs, work.notices))
     return xr.DataTree.from_dict({"/": root, **nodes})
 
 
 def analyze_into(
     path: str | os.PathLike[str],
     runs: str | os.PathLike[str] | Runs | Series | Iterable[Any],
-    task: str | Task,
+    task: str | Task | None = None,
     *,
     format: Format = "zarr",
     force: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> xr.DataTree:
     """Analyse and keep the result at `path`, doing only what is not done there yet.
@@ -144,6 +211,8 @@ def analyze_into(
         Of the result.
     force : bool
         Compute every step anew.
+    workers, progress
+        As in `analyze`.
     **options
         Further arguments of `analyze`.
 
@@ -170,7 +239,8 @@ def analyze_into(
             previous = store.load(target)
         except StoreError:
             previous = None  # none there, or damaged: then all is computed
-    if previous is not None and not _related(previous, as_series(runs, None)[0]):
+    work = _prepare(runs, task, **options)
+    if previous is not None and not _related(previous, work.jobs):
         held = ", ".join(str(node.attrs.get("run", "")) for node in previous.children.values())
         raise StoreError(
             f"{target} holds the result of other checkpoints (of {held}), and none of these. "
@@ -181,7 +251,7 @@ def analyze_into(
         book.clear()
     book.open()
     try:
-        tree = analyze(runs, task, previous=previous, journal=book, **options)
+        tree = _carry_out(work, workers, previous, progress, book)
         if previous is not None and _analysed(previous) and not _analysed(tree):
             raise StoreError(
                 f"none of the checkpoints could be analysed ({_first_error(tree)}), and {target} "
@@ -217,7 +287,7 @@ def _first_error(tree: xr.DataTree) -> str:
     return next((one for one in errors if one), "for no reason that is known")
 
 
-def _related(previous: xr.DataTree, series: Sequence[Series]) -> bool:
+def _related(previous: xr.DataTree, jobs: Sequence[Job]) -> bool:
     """Return whether a result holds any of these checkpoints."""
     digests = {
         str(digest)
@@ -227,10 +297,10 @@ def _related(previous: xr.DataTree, series: Sequence[Series]) -> bool:
     } - {""}
     if not digests:
         return True
-    for one in series:
-        for checkpoint in one:
+    for job in jobs:
+        for checkpoint in job.series:
             try:
-                if checkpoint.digest in digests:
+                if job.plan.digest(replace(checkpoint)) in digests:
                     return True
             except (OSError, GeomdiagError):
                 continue  # reported when it is measured
@@ -257,13 +327,14 @@ def _no_longer(previous: xr.DataTree, tree: xr.DataTree) -> str:
 def job_of(
     series: Series,
     node: str,
-    task: str | Task,
+    task: str | Task | None,
     chosen: tuple[Analyzer, ...],
     model: Any,
     given: bool,
+    naming: Naming | None = None,
 ) -> Job:
     """Return a run as it goes into the analysis; `given`: the split is the user's own."""
-    plan, notices = prepare(series, task, chosen, model, split_given=given)
+    plan, notices = prepare(series, task, chosen, model, split_given=given, naming=naming)
     key = json.dumps(fingerprint(plan), sort_keys=True)
     return Job(series, plan, node, [*series.notices, *notices], key, [None] * len(series))
 
@@ -302,7 +373,7 @@ def _reuse(job: Job, previous: xr.DataTree | None, book: Journal | None) -> None
         if checkpoint.error or not (entries or checkpoint.step in steps_kept):
             continue
         try:
-            digest = checkpoint.digest
+            digest = job.plan.digest(replace(checkpoint))
         except Exception:  # it fails again, and is reported, when it is measured
             continue
         row = kept.get((checkpoint.step, digest))

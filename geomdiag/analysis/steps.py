@@ -16,6 +16,7 @@ from geomdiag.errors import CheckpointError, GeomdiagError, TaskError
 if TYPE_CHECKING:
     from geomdiag.analyzers.contract import Analyzer
     from geomdiag.checkpoints.series import Checkpoint
+    from geomdiag.models.selection import Selection
     from geomdiag.models.snapshot import Snapshot
     from geomdiag.tasks.contract import Task
 
@@ -42,6 +43,8 @@ class Plan:
         The run's configuration.
     hide : tuple of str
         Leading parts of paths that have no place in a result.
+    selection : Selection or None
+        Matrices taken by name, and which of their rows.
     """
 
     task: Task | None
@@ -52,6 +55,15 @@ class Plan:
     config: Mapping[str, Any] = field(default_factory=dict)
     hide: tuple[str, ...] = ()
     problem: str = ""
+    selection: Selection | None = None
+
+    def digest(self, checkpoint: Checkpoint) -> str:
+        """Return what the checkpoint's numbers depend on: its bytes, or the rows that are used."""
+        if self.selection is None or not self.selection.only or self.task is None:
+            return checkpoint.digest
+        if checkpoint.error:
+            raise CheckpointError(checkpoint.error)
+        return self.selection.digest(checkpoint, self.task)
 
     def snapshot(self, checkpoint: Checkpoint) -> Snapshot:
         """Return the checkpoint as an answer to the task."""
@@ -62,7 +74,12 @@ class Plan:
         if checkpoint.error:
             raise CheckpointError(checkpoint.error)
         return snapshot(
-            checkpoint, self.task, train=self.train, model=self.model, config=self.config
+            checkpoint,
+            self.task,
+            train=self.train,
+            model=self.model,
+            config=self.config,
+            selection=self.selection,
         )
 
     def missing(self, analyzer: Analyzer, snapshot: Snapshot) -> str:
@@ -85,7 +102,7 @@ def measure(plan: Plan, checkpoint: Checkpoint) -> Row:
     """Return the row of a checkpoint; whatever goes wrong with it becomes part of the row."""
     row = Row(step=checkpoint.step)
     try:
-        row.digest = checkpoint.digest
+        row.digest = plan.digest(checkpoint)
         snapshot = plan.snapshot(checkpoint)
         row.facts = _facts(snapshot)
         _refuse_broken_numbers(snapshot, checkpoint)
@@ -179,11 +196,9 @@ def _declared(analyzer: Analyzer, values: dict[str, Value]) -> dict[str, Value]:
 def _facts(snapshot: Snapshot) -> dict[str, str]:
     import json
 
-    network = snapshot.network
-    roles = {} if network is None else dict(network.roles)
     return {
-        "architecture": "dump" if network is None else network.architecture,
-        "roles": json.dumps(roles, ensure_ascii=False),
+        "architecture": snapshot.architecture,
+        "roles": json.dumps(snapshot.roles, ensure_ascii=False),
         "assumptions": json.dumps(list(snapshot.notices), ensure_ascii=False),
     }
 

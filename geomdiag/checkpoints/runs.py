@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
+from geomdiag.checkpoints.archived import ENDINGS, archive_stem, holds_files, open_archive
 from geomdiag.checkpoints.assemble import Opened, assemble, open_group
 from geomdiag.checkpoints.coordinates import contradictions, coordinates_of, names_above
 from geomdiag.checkpoints.discover import Group, find_groups, is_container, is_described, stem_of
-from geomdiag.checkpoints.formats.contract import NotACheckpointError
+from geomdiag.checkpoints.formats.contract import NotACheckpointError, read_head
 from geomdiag.checkpoints.numbered import join_numbered, siblings_of
+from geomdiag.checkpoints.options import Options, read_options
 from geomdiag.checkpoints.ordering import signature
+from geomdiag.checkpoints.paths import AnyPath, RemotePath
+from geomdiag.checkpoints.remote import as_path, is_address
 from geomdiag.checkpoints.series import Series
-from geomdiag.checkpoints.splits import Split, parse_split
+from geomdiag.checkpoints.splits import Split, parse_split, read_split_file
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 from geomdiag.registry import Registry
 
@@ -44,13 +50,13 @@ class Runs(Mapping[str, Series]):
 
     Attributes
     ----------
-    path : Path
+    path : Path or RemotePath
         What was opened.
     notices : list of str
         What concerns no single run: files left out.
     """
 
-    def __init__(self, path: Path, series: Mapping[str, Series], notices: Sequence[str]) -> None:
+    def __init__(self, path: AnyPath, series: Mapping[str, Series], notices: Sequence[str]) -> None:
         self.path = path
         self.notices = list(notices)
         self._series = dict(series)
@@ -70,11 +76,11 @@ class Runs(Mapping[str, Series]):
 
 
 def open_runs(
-    path: str | Path,
+    path: str | os.PathLike[str] | RemotePath,
     *,
     split: Split | str | Path | None = None,
     allow_pickle: bool = False,
-    ignore: Callable[[Path], bool] | None = None,
+    ignore: Callable[[Any], bool] | None = None,
 ) -> Runs:
     """Open a checkpoint file, a run's folder or a folder of runs, lazily.
 
@@ -83,8 +89,9 @@ def open_runs(
 
     Parameters
     ----------
-    path : str or Path
-        File or folder.
+    path : str or path
+        File, folder, or zip or tar archive of a folder; of this machine, or as text an address
+        (``s3://bucket/run``, ``https://server/run.zip``) that fsspec can reach.
     split : Split, str or Path, optional
         Train/held-out split for all runs, instead of any found; text as in `parse_split`.
     allow_pickle : bool
@@ -102,20 +109,63 @@ def open_runs(
     ------
     CheckpointError
         If there are no checkpoints or none can be opened, if two runs are mixed in one folder,
-        or if two checkpoints claim one step.
+        or if two checkpoints claim one step; if an address cannot be reached, or its package is
+        missing; if an archive is damaged or would lead out of itself.
     UnsafeCheckpointError
         If every checkpoint would run code and `allow_pickle` is False.
     SplitError
         If `split` cannot be understood.
+    OptionsError
+        If a ``geomdiag.toml`` beside the runs cannot be understood.
 
     Examples
     --------
     >>> runs = open_runs("runs/")  # doctest: +SKIP
     >>> runs["seed0"].steps  # doctest: +SKIP
     """
-    path = Path(path).expanduser()
+    place = _place_of(path)
+    try:
+        return _open(place, split, allow_pickle, ignore)
+    except OSError as error:
+        if isinstance(place, Path):
+            raise
+        raise CheckpointError(f"{place}: cannot be read: {error}") from error
+
+
+def name_of(value: str | os.PathLike[str]) -> str:
+    """Return what a result of the runs at a path or address is called."""
+    claimed = tuple(suffix.lower() for key in FORMATS for suffix in FORMATS[key].suffixes)
+    if is_address(value):
+        last = os.fspath(value).partition("?")[0].rstrip("/").rpartition("/")[2]
+        is_file = last.lower().endswith(claimed)
+    else:
+        path = Path(value).expanduser().resolve()
+        last, is_file = path.name, path.is_file()
+        if path.is_dir():
+            return last
+    stem = archive_stem(last)
+    return PurePath(last).stem if is_file and stem == last else stem
+
+
+def _place_of(path: str | os.PathLike[str] | RemotePath) -> AnyPath:
+    """Return what is to be opened; of an archive of files, its folder."""
+    place = as_path(path)
+    claimed = tuple(suffix.lower() for key in FORMATS for suffix in FORMATS[key].suffixes)
+    if not place.is_file() or place.name.lower().endswith(claimed):
+        return place
+    return open_archive(place) if holds_files(place, read_head(place)) else place
+
+
+def _open(
+    path: AnyPath,
+    split: Split | str | Path | None,
+    allow_pickle: bool,
+    ignore: Callable[[Any], bool] | None,
+) -> Runs:
     if split is not None and not isinstance(split, Split):
         split = parse_split(split)
+    if not path.is_file():
+        read_options([path])  # what is wrong with it is told before everything is opened
     groups, notices, seen = find_groups(path, FORMATS, ignore)
     opened: list[Opened] = []
     others: list[NotACheckpointError] = []
@@ -133,12 +183,32 @@ def open_runs(
     series: dict[str, Series] = {}
     for name, each in sorted(zip(names, opened, strict=True), key=lambda pair: pair[0]):
         of = each.group.files[0].path if path.is_file() else _path_of(each.group)
-        series[name] = assemble(each, name=name, path=of, split=split)
+        options = _options_of(path, each.group)
+        said = _split_of(options) if split is None else split
+        series[name] = assemble(each, name=name, path=of, split=said)
+        series[name].options = options
         _set_coordinates(series[name], path, each.group)
     return Runs(path, series, notices)
 
 
-def _set_coordinates(series: Series, path: Path, group: Group) -> None:
+def _options_of(path: AnyPath, group: Group) -> Options:
+    """Return what ``geomdiag.toml`` says, from the opened folder down to the run's own."""
+    above = [one for one in group.root.parents if one == path or path in one.parents]
+    folders = [group.root, *above]
+    if is_container(folders[-1]):  # checkpoints/ of a run
+        folders.append(folders[-1].parent)
+    return read_options(folders[::-1])
+
+
+def _split_of(options: Options) -> Split | None:
+    if not options.split:
+        return None
+    if isinstance(options.split, str):
+        return parse_split(options.split)
+    return read_split_file(options.split)
+
+
+def _set_coordinates(series: Series, path: AnyPath, group: Group) -> None:
     """Read the settings that the names of a run's folders and file spell out."""
     top = path.resolve()
     names = names_above(top.parent if path.is_file() else top)
@@ -149,7 +219,7 @@ def _set_coordinates(series: Series, path: Path, group: Group) -> None:
 
 
 def _refuse_nothing(
-    path: Path,
+    path: AnyPath,
     opened: Sequence[Opened],
     others: Sequence[NotACheckpointError],
     seen: Mapping[str, int],
@@ -172,14 +242,21 @@ def _refuse_nothing(
     known = "; ".join(f"{name} ({', '.join(FORMATS[name].suffixes)})" for name in FORMATS)
     raise CheckpointError(
         f"{path}: there are no checkpoints in this folder; found {kinds or 'no files at all'}. "
-        f"Known formats: {known}. Point to the folder that holds them."
+        f"Known formats: {known}. Point to the folder that holds them{_or_to_an_archive(seen)}."
     )
+
+
+def _or_to_an_archive(seen: Mapping[str, int]) -> str:
+    packed = any(f".{ending.rpartition('.')[2]}" in seen for ending in ENDINGS)
+    return ", or to an archive itself: those in a folder are not looked into" if packed else ""
 
 
 def _number_by_siblings(alone: Opened, allow_pickle: bool) -> None:
     """Give a file opened by itself the step that it has when its whole folder is opened."""
     if len(alone.items) != 1 or alone.items[0].entry.steps or alone.items[0].entry.member:
         return
+    if not isinstance(alone.group.files[0].path, Path):
+        return  # its siblings would have to be fetched
     family = [alone]
     for path in siblings_of(alone.group.files[0].path):
         try:
@@ -199,7 +276,7 @@ def _adopt(opened: list[Opened]) -> list[Opened]:
     checkpoint of the very same tensors: it is then placed by the step stored inside, or left
     out with a notice.
     """
-    by_root: dict[Path, list[Opened]] = {}
+    by_root: dict[AnyPath, list[Opened]] = {}
     for each in opened:
         by_root.setdefault(each.group.root, []).append(each)
     result: list[Opened] = []
@@ -226,7 +303,7 @@ def _adopt(opened: list[Opened]) -> list[Opened]:
     return result
 
 
-def _path_of(group: Group) -> Path:
+def _path_of(group: Group) -> AnyPath:
     """Return the run's folder, or its file if it is the only one and not alone there."""
     if not group.alone and len(group.files) == 1:
         return group.files[0].path
@@ -235,7 +312,7 @@ def _path_of(group: Group) -> Path:
     return group.root if group.root.name else group.root.resolve()  # "." has no name
 
 
-def _names(path: Path, groups: Sequence[Group]) -> list[str]:
+def _names(path: AnyPath, groups: Sequence[Group]) -> list[str]:
     """Return each run's name: its folder relative to `path`, and its stem where it shares one."""
     if path.is_file():
         return [stem_of(path)]

@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geomdiag.checkpoints.copies import whole
+from geomdiag.checkpoints.options import Options
+from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.splits import Split
 from geomdiag.errors import CheckpointError
 
@@ -115,14 +117,14 @@ class _Arrays(TensorMap):
         return len(self._arrays)
 
 
-def as_tensors(value: Any, *, path: Path, plugin: str) -> TensorMap:
+def as_tensors(value: Any, *, path: AnyPath, plugin: str) -> TensorMap:
     """Return what a format's ``load`` gave as a `TensorMap`.
 
     Parameters
     ----------
     value : TensorMap or mapping of str to array-like
         As returned by ``load``; a plain mapping is wrapped.
-    path : Path
+    path : Path or RemotePath
         The file, for the message.
     plugin : str
         The format's name, for the message.
@@ -170,7 +172,7 @@ class Checkpoint:
         Optimiser step (or epoch, in the unit the run counts in).
     step_source : str
         Where the step was found: ``"metadata"``, ``"file name"``, ``"sidecar"``, ``"unknown"``.
-    path : Path
+    path : Path or RemotePath
         File (or index of a sharded file) it lies in.
     member : str
         Entry inside a file that holds a whole series, else ``""``.
@@ -183,7 +185,7 @@ class Checkpoint:
         not its parameters.
     error : str
         Why the checkpoint could not be opened; empty when it could.
-    parts : tuple of Path
+    parts : tuple of Path or RemotePath
         Further files that hold its bytes (shards named by an index).
     program : callable or None
         Loads the computation that the file carries (`formats.program.Program`), or None. May
@@ -191,14 +193,14 @@ class Checkpoint:
     """
 
     step: int
-    path: Path
+    path: AnyPath
     load: Callable[[], TensorMap]
     step_source: str = "unknown"
     member: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "state"
     error: str = ""
-    parts: tuple[Path, ...] = ()
+    parts: tuple[AnyPath, ...] = ()
     program: Callable[[], Any] | None = None
 
     @cached_property
@@ -229,7 +231,7 @@ class Checkpoint:
         digest = hashlib.sha256()
         for path in (self.path, *self.parts):
             try:
-                with path.open("rb") as file:
+                with whole(path).open("rb") as file:
                     while chunk := file.read(1 << 20):
                         digest.update(chunk)
             except OSError as error:
@@ -289,7 +291,7 @@ class Series:
     ----------
     name : str
         Name of the run: its folder's path relative to what was opened.
-    path : Path
+    path : Path or RemotePath
         File or folder.
     checkpoints : sequence of Checkpoint
         Strictly increasing steps.
@@ -305,12 +307,14 @@ class Series:
         What a person should know: left-out files, contradictions, guesses.
     unit : {"step", "epoch", ""}
         What the steps count, where the run says.
+    options : Options
+        What the ``geomdiag.toml`` files beside it say.
     coordinates : mapping of str to int, float or str
         Settings that the names of its folders and file spell out (``seed=3/wd=1.0``).
     """
 
     name: str
-    path: Path
+    path: AnyPath
     checkpoints: Sequence[Checkpoint]
     format: str
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -318,6 +322,7 @@ class Series:
     split: Split | None = None
     notices: list[str] = field(default_factory=list)
     unit: str = ""
+    options: Options = field(default_factory=Options)
     coordinates: Mapping[str, int | float | str] = field(default_factory=dict)
 
     def __len__(self) -> int:

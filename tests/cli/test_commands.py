@@ -146,7 +146,7 @@ def test_inspect_of_a_network_that_nobody_knows(geomdiag: Command, tmp_path: Pat
 
     save_file({"strange.weight": np.zeros((3, 4), np.float32)}, tmp_path / "step_1.safetensors")
     done = geomdiag("inspect", tmp_path / "step_1.safetensors")
-    assert done.exit_code == 0
+    assert done.exit_code == 2
     assert "CANNOT BE ANALYSED" in done.stdout
     assert "strange.weight" in done.stdout
 
