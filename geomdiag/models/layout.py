@@ -35,12 +35,15 @@ class Sizes:
         Rows of the positional embedding; None: there is none, or no sequence at all.
     sequence : bool
         Whether the network reads a sequence (so that "=" can be shown).
+    language : bool
+        Whether the vocabulary may be a tokenizer's, of which a task needs only a few entries.
     """
 
     vocabulary: int
     classes: int
     context: int | None = None
     sequence: bool = False
+    language: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,13 @@ def plan(task: Task, sizes: Sizes, settings: Settings, notices: list[str]) -> To
         tasks would.
     """
     if contradiction := _contradiction(task, sizes):
-        raise ArchitectureError(f"{contradiction}{_hint(task, sizes, settings)}")
+        hint = _hint(task, sizes, settings)
+        if sizes.language and sizes.vocabulary > task.vocabulary + EXTRA:
+            hint += (
+                " If the vocabulary is a tokenizer's, say with --tokens which of its entries stand "
+                "for the task's tokens: then their embedding is analysed, and no logits."
+            )
+        raise ArchitectureError(f"{contradiction}{hint}")
     arity, symbols = task.inputs.shape[1], task.vocabulary
     p, vocabulary, context = task.tokens, sizes.vocabulary, sizes.context
     rows = _rows(task, sizes)

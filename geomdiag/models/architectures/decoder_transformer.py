@@ -290,7 +290,8 @@ def _sizes(naming: Naming, fit: Fit) -> Sizes:
     vocabulary, context = fit.dims["V"], fit.dims.get("n")
     if naming.model_types and context is not None and context > TIGHT:
         context = None  # a table of positions longer than any input says nothing of the inputs
-    return Sizes(vocabulary, fit.dims.get("C", vocabulary), context, sequence=True)
+    classes, language = fit.dims.get("C", vocabulary), bool(naming.model_types)
+    return Sizes(vocabulary, classes, context, sequence=True, language=language)
 
 
 def _untied(naming: Naming, settings: Settings, notices: list[str]) -> str:

@@ -131,9 +131,9 @@ def _unrunnable(config: Mapping[str, Any]) -> str:
     """Return why transformers cannot run the model, or an empty string."""
     kind = config["model_type"]
     if find_spec("transformers") is None:
-        return f"the configuration names a {kind} model; {_EXTRA}"
+        return f"the configuration says model_type = {kind}; {_EXTRA}"
     if config.get("quantization_config") is not None:
-        return f"the configuration says that the {kind} model is quantised; it is not run"
+        return f"the configuration says that the {kind} model is quantised; such are not run"
     with _offline():
         from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, __version__
 
@@ -141,8 +141,8 @@ def _unrunnable(config: Mapping[str, Any]) -> str:
         own = MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[kind]].__name__ if known else ""
     if not known:
         return (
-            f"the configuration names a {kind} model, which transformers {__version__} does not "
-            "know as a causal language model (code that came with a checkpoint is never run)"
+            f"the configuration says model_type = {kind}, which transformers {__version__} does "
+            "not know as a causal language model (code beside a checkpoint is never run)"
         )
     classes = config.get("architectures") or [own]
     if own not in classes:
@@ -255,7 +255,7 @@ class _Architecture(Architecture):
             classes = specs[heads[0]].shape[0]
         elif config.get("tie_word_embeddings") is True:
             roles["unembed"] = found[0]
-        sizes = Sizes(vocabulary, classes, sequence=True)
+        sizes = Sizes(vocabulary, classes, sequence=True, language=True)
         near = DECODER.match(specs, settings) if config else None
         nearly = near.message if isinstance(near, NearMiss) and near.score > 0 else ""
 
