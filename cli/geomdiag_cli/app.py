@@ -22,6 +22,7 @@ from geomdiag_cli import (
     stages,
     tasks,
     train,
+    watch,
 )
 from geomdiag_cli.console import ReportingGroup, plain_warnings
 
@@ -64,6 +65,7 @@ def geomdiag(
 
 for _name, _command, _short in (
     ("analyze", analyze.command, "Measure every checkpoint and summarise."),
+    ("watch", watch.command, "Follow a folder that grows, and keep its result current."),
     ("inspect", inspect.command, "Show what is there, what it allows, what it costs."),
     ("stages", stages.command, "Tell the stages of a result's runs, and how surely."),
     ("forecast", forecast.command, "Say when each run of a result will generalise."),

@@ -70,7 +70,7 @@ class Follower:
         Folder of runs; it need not be there yet.
     out : path
         The result, extended if it is there.
-    task : str or Task
+    task : str or Task, optional
         As in `geomdiag.analyze`.
     settle : float
         Seconds after its last change from which a file that cannot be opened counts as broken;
@@ -94,7 +94,7 @@ class Follower:
         self,
         path: str | os.PathLike[str],
         out: str | os.PathLike[str],
-        task: str | Task,
+        task: str | Task | None = None,
         *,
         settle: float = 10.0,
         split: Any = None,
@@ -273,7 +273,11 @@ class Follower:
             for name in runs
         }
         tree = analyze_into(
-            self.out, Runs(self.path, series, runs.notices), self._task, **self._options
+            self.out,
+            Runs(self.path, series, runs.notices),
+            self._task,
+            split=self._split,
+            **self._options,
         )
         for one in (one for run in series.values() for one in run):
             if isinstance(one, _Known) and not one.known and "digest" in vars(one):

@@ -44,6 +44,8 @@ class Losses:
             Whether the step is measured.
         """
         given = {name: value for name, value in values.items() if value is not None}
+        if given and step < self._last:  # a training that was taken up earlier passes it anew
+            self.rewind(step)
         if not given or not (keep or step >= (1 + GROWTH) * self._last):
             return
         row = self._rows.setdefault(step, {})

@@ -254,8 +254,9 @@ class Monitor:
 
     def _measure(self, step: int, given: Mapping[str, Any]) -> bool:
         checkpoint = checkpoint_of(self._module, step, name=self._name)
-        if self._run.held(checkpoint):
-            return False  # an earlier session measured these very weights
+        if self._run.held(checkpoint):  # an earlier session measured these very weights
+            self._losses.record(step, given, keep=True)
+            return False
         rewound = self._run.contradicted(checkpoint)
         if rewound:
             self._rewind(step, rewound)

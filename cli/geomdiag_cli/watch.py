@@ -1,0 +1,288 @@
+"""`geomdiag watch`: a folder of checkpoints analysed while it grows."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geomdiag_cli.analyze import (
+    AllowPickle,
+    Analyzers,
+    Map,
+    Model,
+    Skip,
+    Split,
+    Task,
+    Tokenizer,
+    Tokens,
+    Workers,
+    choose,
+    default_out,
+    parse,
+)
+from geomdiag_cli.console import SOME_FAILED, Debug, Quiet, clean, say, stdout
+from geomdiag_cli.tables import count, number
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from geomdiag.live import Look
+
+
+def command(
+    path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the checkpoints come.")],
+    task: Task = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Result. Default: NAME.geomdiag.zarr in this folder."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE.html", help="Page that is kept current."),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option("--interval", min=0.05, help="Seconds between two looks.")
+    ] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    until_idle: Annotated[
+        float | None,
+        typer.Option(
+            "--until-idle", metavar="SECONDS", min=0, help="End when nothing came for so long."
+        ),
+    ] = None,
+    settle: Annotated[
+        float,
+        typer.Option(
+            "--settle",
+            metavar="SECONDS",
+            min=0,
+            help="An unreadable file counts as broken when it has not changed for so long.",
+        ),
+    ] = 10.0,
+    split: Split = None,
+    model: Model = None,
+    map: Map = None,
+    tokens: Tokens = None,
+    tokenizer: Tokenizer = None,
+    analyzers: Analyzers = "",
+    skip: Skip = "",
+    workers: Workers = None,
+    allow_pickle: AllowPickle = False,
+    quiet: Quiet = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Follow a folder that a training fills, and keep result, view and page current.
+
+    New checkpoints are analysed as `geomdiag analyze` does it; a file that is being written is
+    waited for. Ctrl-C ends it, with exit code 0: what is finished is kept. With --once and
+    --until-idle the exit code is that of analyze.
+    """
+    if report is not None:
+        from geomdiag.plots.style import pyplot
+
+        pyplot().switch_backend("agg")  # or the error that says what to install, before any work
+    from geomdiag.live.follow import Follower
+
+    target = out if out is not None else default_out([path], ".zarr")
+    follower = Follower(
+        path,
+        target,
+        task,
+        settle=settle,
+        split=split,
+        allow_pickle=allow_pickle,
+        ignore=[report] if report is not None else [],
+        format="netcdf" if target.suffix == ".nc" else "zarr",
+        analyzers=choose(analyzers, skip),
+        model=model,
+        mapping=parse(map),
+        tokens=tokens,
+        tokenizer=tokenizer,
+        workers=workers,
+    )
+    view = _View(path, quiet=quiet)
+    look = None
+    try:
+        with _ended_by_signal(), view:
+            active = time.monotonic()
+            while True:
+                look = follower.look()
+                view.show(look)
+                if look.fresh or look.changed:
+                    active = time.monotonic()
+                if report is not None and look.fresh and look.tree is not None:
+                    _write_report(look, report)
+                if once or (until_idle is not None and time.monotonic() - active >= until_idle):
+                    break
+                time.sleep(interval)
+    except KeyboardInterrupt:
+        say(f"Ended. {_where(target, look)}")
+        return
+    if look.tree is None:
+        say(f"Error: {look.problem or 'no checkpoints came'}")
+        raise typer.Exit(2)
+    if look.making:
+        names = ", ".join(one.name for one in look.making[:5])
+        say(f"left out, as it is being written: {names}")
+    say(_where(target, look))
+    if _failed(look):
+        raise typer.Exit(SOME_FAILED)
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Let SIGTERM end the loop as Ctrl-C does, also where the shell had Ctrl-C ignored."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    for one in (signal.SIGINT, signal.SIGTERM):
+        with suppress(ValueError):  # not the main thread: then nothing is to be set
+            before[one] = signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _write_report(look: Look, path: Path) -> None:
+    from geomdiag.report import report
+
+    if look.tree is not None:
+        report(look.tree, path)
+
+
+def _failed(look: Look) -> bool:
+    from geomdiag.summary import summarise
+
+    return look.tree is not None and any(
+        one["failed"] or one["partial"] for one in summarise(look.tree)
+    )
+
+
+def _where(target: Path, look: Look | None) -> str:
+    if look is None or look.tree is None:
+        return "nothing was analysed yet"
+    return f"result: {clean(target)}"
+
+
+class _View:
+    """A table that is kept current on a terminal, a line for each change elsewhere.
+
+    Parameters
+    ----------
+    path : Path
+        What is followed.
+    quiet : bool
+        Whether to show errors alone.
+    """
+
+    def __init__(self, path: Path, *, quiet: bool) -> None:
+        from rich.live import Live
+
+        self._path, self._quiet = path, quiet
+        self._console = stdout()
+        terminal = self._console.is_terminal and not quiet
+        self._live = Live(console=self._console, auto_refresh=False) if terminal else None
+        self._waiting = ""
+
+    def __enter__(self) -> _View:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, look: Look) -> None:
+        """Show what a look gave."""
+        from geomdiag.summary import summarise
+
+        for where, text in look.errors.items():
+            self._line(f"{where}: {text}", error=True)
+        summaries = summarise(look.tree) if look.tree is not None else []
+        if self._live is not None:
+            self._live.update(_table(summaries, self._state(look)), refresh=True)
+            return
+        if not summaries and (waiting := self._state(look)) != self._waiting:
+            self._waiting = waiting
+            self._line(waiting)
+        for one in summaries:
+            if steps := look.fresh.get(one["run"]):
+                self._line(f"{one['run']}: {_words(one, steps)}")
+
+    def _line(self, text: str, *, error: bool = False) -> None:
+        if error and self._live is None:
+            say(text)
+        elif self._live is not None:
+            self._live.console.print(clean(text), soft_wrap=True)
+        elif not self._quiet:
+            self._console.print(clean(text), soft_wrap=True)
+            self._console.file.flush()
+
+    def _state(self, look: Look) -> str:
+        if look.problem and look.tree is None and self._path.exists() and not look.making:
+            return f"waiting for checkpoints: {look.problem}"
+        if look.tree is None:
+            return f"waiting for checkpoints in {self._path}"
+        text = f"following {self._path}; Ctrl-C ends it"
+        if look.making:
+            text += f"; being written: {', '.join(one.name for one in look.making[:3])}"
+        return text
+
+
+def _words(one: Mapping[str, Any], steps: Sequence[int]) -> str:
+    """Return a run's state in a line."""
+    last = one["steps"][1]
+    told = [f"{one['unit']} {last}", one["stage"].replace("_", " ")]
+    told += [f"{name} {text}" for name, text in _numbers(one).items() if text]
+    if one["forecast"]:
+        told.append(f"forecast: {one['forecast']}")
+    more = f" ({count(len(steps), 'new checkpoint')} of {one['checkpoints']})"
+    return "; ".join([told[0] + more, *told[1:]])
+
+
+def _numbers(one: Mapping[str, Any]) -> dict[str, str]:
+    accuracy, size = one["accuracy"], one["effective_dimension"]
+    known = [part for part in ("train", "heldout") if part in accuracy] or list(accuracy)
+    violations = [
+        f"{name} {number(course['last'])}"
+        for name, course in one["symmetry_violation"].items()
+        if not course["architectural"]
+    ]
+    return {
+        "accuracy": " / ".join(f"{accuracy[part]:.3f}" for part in known),
+        "violation": ", ".join(violations),
+        "dimension": f"{size['last']:.3g}" if size is not None else "",
+    }
+
+
+def _table(summaries: Sequence[Mapping[str, Any]], state: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, caption=clean(state))
+    table.caption_justify = "left"
+    for heading in ("run", "step", "stage", "accuracy", "violation", "dim.", "forecast"):
+        right = heading in ("step", "dim.")
+        table.add_column(heading, overflow="fold", justify="right" if right else "left")
+    for one in summaries:
+        numbers = _numbers(one)
+        table.add_row(
+            clean(one["run"]),
+            str(one["steps"][1]) if one["steps"] else "–",
+            one["stage"].replace("_", " "),
+            numbers["accuracy"] or "–",
+            clean(numbers["violation"]) or "–",
+            numbers["dimension"] or "–",
+            clean(one["forecast"]),
+        )
+    return table
