@@ -13,7 +13,10 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from typing import Any
+
+from geomdiag.checkpoints.copies import share_folder, shared_folder
 
 __all__ = ["Crew", "WorkerDiedError", "one_thread"]
 
@@ -141,7 +144,7 @@ class Crew:
                 size or self._size,
                 mp_context=get_context("spawn"),  # a fork would copy torch's threads half-alive
                 initializer=_start,
-                initargs=(self._blob,),
+                initargs=(self._blob, shared_folder()),
             )
         with _main_hidden():
             return self._pool.submit(_call, function, job)
@@ -173,9 +176,10 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _start(blob: bytes) -> None:
-    """Prepare a worker."""
+def _start(blob: bytes, copies: Path | None) -> None:
+    """Prepare a worker; `copies` is where the parent keeps copies of remote files."""
     global _plans, _limit
+    share_folder(copies)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, too, and ends the work
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     for name in ("OMP", "MKL", "OPENBLAS"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from geomdiag.checkpoints.copies import local_copy
 from geomdiag.checkpoints.curves import NAMES, Table, merge, place, standard_values
 from geomdiag.checkpoints.discover import Candidate, Group, is_container, stem_of
 from geomdiag.checkpoints.formats.contract import Contents, Format, NotACheckpointError
@@ -72,7 +73,8 @@ def open_group(group: Group, *, allow_pickle: bool) -> Opened:
 
 def _open(form: Format, path: AnyPath, allow_pickle: bool) -> Contents:
     """Open a file; hold a plugin to what formats must hand back."""
-    contents: Any = form.open(path, allow_pickle=allow_pickle)
+    near = path if getattr(form, "remote", False) else local_copy(path, kept=True)
+    contents: Any = form.open(near, allow_pickle=allow_pickle)
     if not isinstance(contents, Contents):
         raise CheckpointError(
             f"{path}: the format {form.name!r} returned a {type(contents).__name__}, expected "

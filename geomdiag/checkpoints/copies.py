@@ -85,7 +85,7 @@ def whole(path: AnyPath) -> AnyPath:
     return path if size is not None and size > BUDGET else local_copy(path)
 
 
-def local_copy(path: AnyPath, beside: Iterable[AnyPath] = ()) -> Path:
+def local_copy(path: AnyPath, beside: Iterable[AnyPath] = (), *, kept: bool = False) -> Path:
     """Return a file of this machine with the bytes of `path`.
 
     Parameters
@@ -94,6 +94,9 @@ def local_copy(path: AnyPath, beside: Iterable[AnyPath] = ()) -> Path:
         A `pathlib.Path` is returned as it is.
     beside : iterable of Path or RemotePath
         Files that must lie in the same place relative to it: in its folder or below.
+    kept : bool
+        Whether it must stay until this process ends; else it may be dropped to make room when it
+        was not used for a long time, so ask again before each use.
 
     Returns
     -------
@@ -112,7 +115,8 @@ def local_copy(path: AnyPath, beside: Iterable[AnyPath] = ()) -> Path:
     places = [_place(file, path.parent) for file in files]
     try:
         told = "\n".join(f"{file}\0{file.source.stamp(file.inside)}" for file in files)
-        unit = _home() / hashlib.sha256(told.encode()).hexdigest()[:32]
+        name = hashlib.sha256(told.encode()).hexdigest()[:32]
+        unit = _home() / (f"kept-{name}" if kept else name)
         if unit.is_dir():
             os.utime(unit)  # used just now
         else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geomdiag.checkpoints.archived import ENDINGS
 from geomdiag.checkpoints.formats.contract import HEAD, Format, refusal
 from geomdiag.checkpoints.formats.orbax import folder_of
 from geomdiag.checkpoints.formats.sharding import INDEX_ENDING, shards_of
@@ -120,7 +121,7 @@ def is_described(folder: AnyPath) -> bool:
 
 
 def find_groups(
-    path: AnyPath, formats: Mapping[str, Any], ignore: Callable[[AnyPath], bool] | None = None
+    path: AnyPath, formats: Mapping[str, Any], ignore: Callable[[Any], bool] | None = None
 ) -> tuple[list[Group], list[str], Mapping[str, int]]:
     """Find the checkpoints under a folder, or the one at a path, sorted into runs.
 
@@ -153,6 +154,7 @@ def find_groups(
         return [_single(path, formats)], [], {path.suffix: 1}
     seen: dict[str, int] = {}
     found: dict[AnyPath, list[Candidate]] = {}
+    archives: list[AnyPath] = []
     for folder, names in _walk(path):
         if ignore is not None:
             names = [name for name in names if not ignore(folder / name)]
@@ -162,7 +164,15 @@ def find_groups(
         candidates = _candidates(folder, names, formats, path)
         for candidate in candidates:
             found.setdefault(_root_of(candidate, path), []).append(candidate)
+        packed = {name for name in names if name.lower().endswith(ENDINGS)}
+        packed -= {candidate.path.name for candidate in candidates}
+        archives += (folder / name for name in sorted(packed))
     notices = _drop_derived(found, path)
+    if archives:
+        notices.append(
+            f"{len(archives)} archive(s) such as {archives[0].relative_to(path)} are not looked "
+            f"into; to open one: geomdiag analyze {archives[0]}"
+        )
     groups: list[Group] = []
     for root in sorted(found):
         groups.extend(_by_base(root, found[root]))

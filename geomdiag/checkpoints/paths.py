@@ -19,7 +19,7 @@ from typing import IO, Any, Literal, Protocol, Self, cast
 __all__ = ["AnyPath", "RemotePath", "Source", "Window"]
 
 #: Bytes fetched at a time where a reader goes through a file in small steps.
-_STEP = 64 << 10
+_STEP = 32 << 10
 #: Folders deeper than this are not looked into: a server's links may lead in circles.
 _DEEPEST = 20
 #: Files and folders that are listed at most.

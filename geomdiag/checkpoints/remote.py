@@ -96,11 +96,11 @@ def _remote(address: str) -> AnyPath:
     if address.endswith("/"):
         source.known[path.inside] = {"type": "directory"}
     try:
-        found = source.kind(path.inside)
+        source.find(path.inside)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file or folder") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be reached: {error}") from error
-    if not found:
-        raise CheckpointError(f"{path}: there is no such file or folder")
     return path
 
 
@@ -253,26 +253,40 @@ class FileSystem(Source):
                 raise PermissionError(_told(error)) from error
             if status not in (404, 410):
                 raise OSError(_told(error)) from error
-            facts = self.system.info(f"{at.rstrip('/')}/")  # some servers want the slash
+            raise
         if str(facts.get("url", "")).partition("?")[0].endswith("/"):
             facts["type"] = "directory"
         return facts
 
     def kind(self, inside: str) -> Literal["file", "folder", ""]:
         """Return what lies at a path; see `Source.kind`."""
-        folder, _, name = inside.rpartition("/")
         if not inside:
             return "folder"
-        listing = self._listings.get(folder, {})
-        listed = listing.get(name)
-        if listing and name not in listing and not self.web:  # a page need not link to all
+        if inside in self.known:
+            return "folder" if self.known[inside]["type"] == "directory" else "file"
+        folder, _, name = inside.rpartition("/")
+        if self.web and folder not in self._listings:
+            try:  # one page tells more than a request for each name
+                self.listing(folder)
+            except OSError:
+                self._listings[folder] = {}
+        if listing := self._listings.get(folder):
+            return "" if name not in listing else "folder" if listing[name] else "file"
+        try:
+            return "folder" if self._facts(inside)["type"] == "directory" else "file"
+        except FileNotFoundError:
             return ""
-        if listed is None:
-            try:
-                listed = self._facts(inside)["type"] == "directory"
-            except FileNotFoundError:
-                return ""
-        return "folder" if listed else "file"
+
+    def find(self, inside: str) -> None:
+        """Ask the server for a file or folder; raises OSError if it is not there."""
+        if not inside or inside in self.known:
+            return
+        try:
+            self._facts(inside)
+        except FileNotFoundError:
+            if not self.web or not self.listing(inside):  # some servers want the slash
+                raise
+            self.known[inside] = {"type": "directory"}
 
     def size(self, inside: str) -> int | None:
         """Return a file's size; see `Source.size`."""
@@ -308,7 +322,8 @@ class FileSystem(Source):
 
     def chunks(self, inside: str) -> Iterator[bytes]:
         """Yield all bytes of a file in order; see `Source.chunks`."""
-        options = {"block_size": 0} if self.web else {}  # one request for all
+        # One request for all, and none for the size.
+        options = {"block_size": 0, "size": self.size(inside)} if self.web else {}
         with (
             _as_os_error(self.spell(inside)),
             self.system.open(self._at(inside), "rb", **options) as file,
