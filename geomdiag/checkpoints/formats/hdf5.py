@@ -10,8 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,8 @@ from geomdiag.checkpoints.formats.contract import (
     refusal,
 )
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of, plain_value
+from geomdiag.checkpoints.formats.hdf5_heaps import Guarded
+from geomdiag.checkpoints.formats.keras_description import described
 from geomdiag.checkpoints.formats.raw import widen
 from geomdiag.checkpoints.paths import AnyPath, Window
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
@@ -39,7 +40,7 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 _OPTIMISERS = ("optimizer/", "optimizer_weights/")
 #: Group of older Keras files that holds the weights.
 _WEIGHTS = "model_weights/"
-#: Attributes of Keras files that describe its classes: long, and of no use here.
+#: Attributes of Keras files that describe its classes: no scalars.
 _DESCRIPTIONS = ("model_config", "training_config")
 #: A dataset may unfold to this many bytes whatever is stored,
 _FREE = 64 << 20
@@ -56,14 +57,15 @@ def _opened(path: AnyPath, member: str) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise missing_extra(path, "h5py", "hdf5") from error
-    window: IO[bytes] | None = None
+    guarded: Guarded | None = None
     try:
         if member:
             place = Archive(path).place(member)
-            window = io.BufferedReader(Window(path.open("rb", buffering=0), *place), _BUFFER)
-        elif not isinstance(path, Path):
-            window = path.open("rb")
-        with h5py.File(path if window is None else window, "r") as file:
+            inside = Window(path.open("rb", buffering=0), *place)
+            guarded = Guarded(path, io.BufferedReader(inside, _BUFFER))
+        else:
+            guarded = Guarded(path, path.open("rb", buffering=_BUFFER))
+        with h5py.File(guarded, "r") as file:
             yield file
     except CheckpointError:
         raise
@@ -73,8 +75,8 @@ def _opened(path: AnyPath, member: str) -> Iterator[Any]:
             f"{error}). Save or copy it again."
         ) from error
     finally:
-        if window is not None:
-            window.close()
+        if guarded is not None:
+            guarded.close()
 
 
 def _stored_type(dataset: Any) -> str:
@@ -94,8 +96,10 @@ def _check(path: AnyPath, name: str, dataset: Any) -> None:
             f"{path}: the dataset {name!r} keeps its values in another file, which is not "
             "followed; store them in this one (h5repack or a copy of the arrays)"
         )
-    nbytes = math.prod(dataset.shape) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
+    # A chunk is unfolded as a whole, and may be larger than what is taken of it.
+    numbers = max(math.prod(dataset.shape), math.prod(dataset.chunks or ()))
+    nbytes = numbers * dataset.dtype.itemsize
     if nbytes > max(_FREE, _RATIO * stored):
         raise CheckpointError(
             f"{path}: the dataset {name!r} of shape {dataset.shape} would unfold from {stored} to "
@@ -211,10 +215,13 @@ def open_hdf5(path: AnyPath, member: str = "") -> Contents:
         if "_NCProperties" in file.attrs:
             raise NotACheckpointError(f"{path}: a netCDF file of results, not a checkpoint")
         found = _Found(path, file)
+        description = file.attrs.get("model_config", "")
     if not found.specs:
         raise NotACheckpointError(f"{path}: the file holds no numeric arrays")
     metadata = found.metadata
     config = metadata.pop("config", {})
+    if isinstance(description, str | bytes) and (model := described(description)):
+        config = {**config, **model} if isinstance(config, Mapping) else model
     steps = {
         unit: int(metadata[column])
         for unit, column in step_columns(metadata).items()

@@ -129,7 +129,10 @@ class _OrbaxMap(TensorMap):
                     f"{path}: the array {name!r} has the type {spec.dtype}; known are "
                     f"{', '.join(RAW)}"
                 )
-            nbytes = math.prod(spec.shape) * np.dtype(RAW[spec.dtype]).itemsize
+            # A chunk is unfolded as a whole, and may be larger than what is taken of it.
+            chunk = array.chunk_layout.read_chunk.shape or ()
+            numbers = max(math.prod(spec.shape), math.prod(chunk))
+            nbytes = numbers * np.dtype(RAW[spec.dtype]).itemsize
             if nbytes > max(_FREE, _RATIO * size):
                 raise CheckpointError(
                     f"{path}: the array {name!r} of shape {spec.shape} would unfold to {nbytes} "
