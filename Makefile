@@ -1,5 +1,6 @@
 # make demo   build the environment and analyse the two bundled series of modular addition into demo/
 # make test   build the environment and run the tests
+# make docs   build the site into docs/_build/html; warnings are errors
 # make lint   style, types and the import-layers contract
 # make .venv  build the environment alone
 # make clean  remove everything that these targets made
@@ -8,9 +9,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILT := $(VENV)/.complete
+DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all docs lint format clean
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +38,14 @@ test: $(VENV)
 test-all: $(VENV)
 	$(BIN)/python -m pytest -m ''
 
+# The generator comes with the first build of the site, so that the environment itself stays quick to make.
+$(DOCS): $(BUILT)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS)
+	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going --nitpicky docs docs/_build/html
+
 lint: $(VENV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,5 +57,5 @@ format: $(VENV)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,208 @@
+"""Every block of code on the pages runs, or says visibly that it does not, and why.
+
+The runs are marked slow; `.ci/run` runs them all. A block's language says what is done with it:
+``python`` and ``console`` run, ``toml``, ``json`` and ``yaml`` are read, ``text`` is what a
+program prints or a drawing. Blocks of a page share a folder and Python's names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from helpers.pages import NOT_RUN, Block, commands, difference, fenced, shell
+
+import geomdiag as gd
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+#: README.md has tests of its own in test_docs.py.
+PAGES = [
+    *(page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts),
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "fixtures" / "README.md",
+]
+BLOCKS = [block for page in PAGES for block in fenced(page, ROOT)]
+READERS: dict[str, Callable[[str], object]] = {
+    "toml": tomllib.loads,
+    "json": json.loads,
+    "yaml": yaml.safe_load,
+}
+#: Files that a page tells to write, by the number of the block.
+FILES = {
+    ("docs/own-model.md", 0): "recurrent.py",
+    ("docs/training.md", 0): "quick.toml",
+    ("docs/training.md", 4): "decays.toml",
+}
+#: Number of blocks that are not run, by page: none escapes by accident.
+LEFT_OUT = {
+    "CONTRIBUTING.md": 2,
+    "docs/forecast.md": 2,
+    "docs/formats.md": 2,
+    "docs/getting-started.md": 1,
+    "fixtures/README.md": 1,
+}
+
+
+def test_every_block_has_a_language_that_is_dealt_with() -> None:
+    known = {"python", "console", "text", *READERS}
+    for block in BLOCKS:
+        directive = block.language.startswith("{")
+        assert directive or block.language in known, (
+            f"{block.where}: a block of {block.language or 'no language'}; expected one of "
+            f"{', '.join(sorted(known))}. Commands are `console` blocks, each begins with '$ '."
+        )
+
+
+def test_no_command_hides_in_a_text() -> None:
+    programs = ("$ ", "geomdiag ", "python ", "pip ", "make ", "pytest", "git ", ">>> ")
+    for block in BLOCKS:
+        if block.language == "text":
+            for line in block.text.splitlines():
+                assert not line.startswith(programs), f"{block.where}: {line}"
+
+
+def test_data_can_be_read() -> None:
+    read = 0
+    for block in BLOCKS:
+        if block.language in READERS:
+            READERS[block.language](block.text)
+            read += 1
+    assert read > 4
+
+
+def test_what_is_not_run_is_listed_here() -> None:
+    found: dict[str, int] = {}
+    for block in BLOCKS:
+        if block.why_not:
+            assert block.language in ("python", "console"), block.where
+            assert len(block.why_not) > 4, f"{block.where}: say why"
+            found[block.page] = found.get(block.page, 0) + 1
+        else:
+            assert NOT_RUN.strip() not in block.text, f"{block.where}: the first line says it"
+    assert found == LEFT_OUT
+
+
+def runs(block: Block) -> bool:
+    return block.language in ("python", "console") and not block.why_not
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short run, `runs/seed=0`, and its result, as pages suppose them."""
+    folder = tmp_path_factory.mktemp("pages")
+    source = ROOT / "fixtures" / "series" / "modadd-p31-mlp" / "seed=0"
+    run = folder / "runs" / "seed=0"
+    run.mkdir(parents=True)
+    files = sorted(source.glob("step_*.safetensors"))
+    for file in [*files[::6], files[-1], source / "run.json"]:
+        shutil.copy(file, run)
+    gd.analyze_into(folder / "runs.geomdiag.zarr", folder / "runs", "modadd", workers=1)
+    return folder
+
+
+def for_the_gate(folder: Path) -> None:
+    for name in ("old", "new"):
+        shutil.copytree(folder / "runs.geomdiag.zarr", folder / f"{name}.geomdiag.zarr")
+
+
+def for_the_results(folder: Path) -> None:
+    tree = gd.load(folder / "runs.geomdiag.zarr")
+    tree["modadd-p31-mlp__seed=0"] = tree["seed=0"]
+    shutil.rmtree(folder / "runs.geomdiag.zarr")
+    gd.save(tree, folder / "runs.geomdiag.zarr")
+
+
+def for_the_example_of_an_action(folder: Path) -> None:
+    shutil.rmtree(folder / "runs.geomdiag.zarr")
+    shutil.copy(DOCS / "examples" / "github-action" / "recipe.toml", folder)
+
+
+def names_of_a_dump(folder: Path) -> dict[str, Any]:
+    (folder / "dumps").mkdir()
+    rng = np.random.default_rng(0)
+    return {
+        "my_model": lambda inputs: rng.normal(size=(len(inputs), 113)),
+        "my_embedding": rng.normal(size=(114, 8)),
+        "embedding": rng.normal(size=(113, 8)),
+        "mask": rng.random(113**2) < 0.3,
+        "step": 100,
+        "train_loss": 0.1,
+        "heldout_accuracy": 0.5,
+    }
+
+
+#: What a page supposes to be there, beside the short run; may return Python names.
+SETUP: dict[str, Callable[[Path], dict[str, Any] | None]] = {
+    "docs/dump-format.md": names_of_a_dump,
+    "docs/examples/github-action/README.md": for_the_example_of_an_action,
+    "docs/gate.md": for_the_gate,
+    "docs/results.md": for_the_results,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted({block.page for block in BLOCKS if runs(block)}))
+def test_blocks_run(
+    page: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "reader"
+    shutil.copytree(prepared, folder)
+    (folder / "fixtures").symlink_to(ROOT / "fixtures")
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    modules = set(sys.modules)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    names |= SETUP.get(page, lambda _: None)(folder) or {}
+    try:
+        printed = ""
+        for number, block in enumerate(block for block in BLOCKS if block.page == page):
+            if file := FILES.get((page, number)):
+                (folder / file).write_text(block.text, encoding="utf-8")
+            if block.language == "text" and block.follows and printed:
+                assert not (found := difference(block.text, printed)), f"{block.where}: {found}"
+            printed = ""
+            if not runs(block) or (file and block.language == "python"):
+                continue
+            if block.language == "python":
+                with contextlib.redirect_stdout(io.StringIO()) as output:
+                    exec(compile(block.text, block.where, "exec"), names)
+                printed = output.getvalue()
+                continue
+            for command, shown in commands(block):
+                done = shell(command, folder, tmp_path / "bin")
+                assert done.returncode == 0, f"{block.where}: {command}\n{done.stderr}{done.stdout}"
+                if shown:
+                    assert not (found := difference(shown, done.stdout)), f"{block.where}: {found}"
+    finally:
+        for name in set(sys.modules) - modules:
+            origin = getattr(sys.modules[name], "__file__", None)
+            if origin and Path(origin).is_relative_to(folder):
+                del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("shown", "real", "agree"),
+    [
+        ("a 1.00 b", "a 1.01 b\n", True),
+        ("a 1.00 b", "a 1.10 b\n", False),
+        ("a\n...\nd\n", "a\nb\nc\nd\n", True),
+        ("a\n...\n", "a\nb\n", True),
+        ("a\n...\nd\n", "a\nd\ne\n", False),
+        ("a", "a b", False),
+        ("...\nb\n", "a\nb\n", True),
+        ("b", "a b", False),
+    ],
+)
+def test_shown_output_is_held_against_the_real_one(shown: str, real: str, agree: bool) -> None:
+    assert (not difference(shown, real)) == agree
