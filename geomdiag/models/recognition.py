@@ -118,10 +118,13 @@ class NearMiss:
         How near: higher is nearer, 0 or less means not related.
     message : str
         Which tensor was expected and which found.
+    refused : bool
+        Whether all tensors fit and only the configuration asks for what is not known.
     """
 
     score: float
     message: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference_language_models as reference
 import torch
 from helpers.stored import stored
+from reference_language_models import Shape, draw_model
 
 import geomdiag as gd
 from geomdiag import models
@@ -226,28 +228,32 @@ def test_names_behind_a_wrapper_are_seen_through(monkeypatch: pytest.MonkeyPatch
     assert seen.embedding.shape == (7, 6)
 
 
+LLAMA = {
+    "model_type": "llama",
+    "num_attention_heads": 2,
+    "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+}
+
+
+def llama() -> dict[str, np.ndarray]:
+    shape = Shape(d=6, heads=2, shared=2, e=4, m=9, blocks=1)
+    return {
+        name: one.numpy() for name, one in reference.llama(draw_model(0, 8, shape), shape).items()
+    }
+
+
 def test_why_geomdiag_does_not_run_it_itself_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface, "find_spec", lambda name: None)
-    block = "gpt_neox.layers.0."
-    names = {
-        "gpt_neox.embed_in.weight": (8, 6),
-        "embed_out.weight": (8, 6),
-        "gpt_neox.final_layer_norm.weight": (6,),
-        "gpt_neox.final_layer_norm.bias": (6,),
-        block + "attention.query_key_value.weight": (18, 6),
-        block + "attention.dense.weight": (6, 6),
-        block + "mlp.dense_h_to_4h.bias": (9,),
-        block + "mlp.dense_4h_to_h.weight": (6, 9),
-        block + "mlp.dense_4h_to_h.bias": (6,),
-        block + "input_layernorm.weight": (6,),
-        block + "input_layernorm.bias": (6,),
-        block + "post_attention_layernorm.weight": (6,),
-        block + "post_attention_layernorm.bias": (6,),
-    }
-    config = {"model_type": "gpt_neox", "transformers_version": "5.23.0"}
-    reason = models.snapshot(stored(weights(names)), ADD, config=config).missing("logits")
-    assert "'gpt_neox.layers.0.mlp.dense_h_to_4h.weight' of shape (m, d=6) is missing" in reason
-    assert "model_type = gpt_neox" in reason
+    reason = models.snapshot(stored(llama()), ADD, config=LLAMA).missing("logits")
+    assert "rope_scaling of type 'linear'" in reason
+    assert "model_type = llama; running it needs the package transformers" in reason
+
+
+def test_a_known_model_whose_tensors_do_not_fit_is_refused() -> None:
+    arrays = llama()
+    del arrays["model.layers.0.mlp.up_proj.weight"]
+    with pytest.raises(ArchitectureError, match=r"'model.layers.0.mlp.up_proj.weight' of .* is mi"):
+        models.snapshot(stored(arrays), ADD, config=LLAMA)
 
 
 def test_a_vocabulary_of_a_tokenizer_is_not_taken_for_the_task_s() -> None:

@@ -222,6 +222,16 @@ def test_what_cannot_be_run_is_said(config: dict[str, Any], words: str) -> None:
     )
 
 
+def test_another_project_s_word_is_not_hugging_face_s_name() -> None:
+    config = {"model_type": "transformer", "n_heads": 4}
+    seen = models.snapshot(stored(state(Shape(), "own")), ADD, config=config)
+    assert any("run as such a model" in notice for notice in seen.notices)
+    assert seen.logits.shape == (49, 7)
+    config["transformers_version"] = "5.23.0"
+    other = models.snapshot(stored(state(Shape(), "own")), ADD, config=config)
+    assert "model_type = transformer" in other.missing("logits")
+
+
 def test_a_wide_window_hides_nothing() -> None:
     config = {**LLAMA, "sliding_window": 8}
     seen = models.snapshot(stored(state(Shape())), ADD, config=config)

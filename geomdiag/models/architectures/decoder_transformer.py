@@ -19,6 +19,7 @@ from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
 from geomdiag.models.architectures.embedding_only import EmbeddingNetwork, token_matrices
 from geomdiag.models.architectures.language_model_names import NAMINGS as LANGUAGE_MODELS
+from geomdiag.models.architectures.language_model_names import model_type
 from geomdiag.models.architectures.pair_table import pair_logits
 from geomdiag.models.architectures.transformer_canonical import canonical
 from geomdiag.models.architectures.transformer_names import NAMINGS, Naming
@@ -231,10 +232,10 @@ class _Architecture(Architecture):
         except ArchitectureError as error:
             if not naming.model_types:
                 raise
-            if settings.word("model_type") is not None:  # a model for transformers itself
-                return NearMiss(nearness, f"{name}: {error}")
+            if model_type(settings) is not None:  # a model for transformers itself
+                return NearMiss(nearness, f"{name}: {error}", refused=True)
             return self._unrun(naming, fit, settings, str(error))
-        if naming.model_types and settings.word("model_type") is None:
+        if naming.model_types and model_type(settings) is None:
             notices.append(
                 f"no configuration says model_type: the tensors have {name} names and are run as "
                 "such a model"
@@ -299,7 +300,7 @@ def _untied(naming: Naming, settings: Settings, notices: list[str]) -> str:
     said = settings.flag("tie_word_embeddings", "tie_embeddings", "tied_embeddings", "tie_weights")
     if said is None:
         said = naming.tied
-    if said is None and settings.word("model_type") is None:
+    if said is None and model_type(settings) is None:
         notices.append("there is no read-out: the embedding is taken for it (tied weights)")
         said = True
     if said:

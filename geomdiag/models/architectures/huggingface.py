@@ -22,6 +22,7 @@ from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
 from geomdiag.models.architectures.decoder_transformer import ARCHITECTURE as DECODER
 from geomdiag.models.architectures.embedding_only import EmbeddingNetwork, token_matrices
+from geomdiag.models.architectures.language_model_names import NAMINGS, huggingface_config
 from geomdiag.models.embedding_names import named
 from geomdiag.models.layout import Sizes, TokenLayout, plan
 from geomdiag.models.recognition import Architecture, Match, NearMiss
@@ -34,6 +35,8 @@ __all__ = ["ARCHITECTURE", "HuggingFaceNetwork"]
 
 #: Rows at a time.
 CHUNK_ROWS = 1024
+#: Models that `decoder_transformer` runs; here only where their configuration asks for more.
+RUN_HERE = {kind for naming in NAMINGS for kind in naming.model_types}
 #: What wrappers put before the names that transformers gave.
 WRAPPERS = ("_orig_mod.", "module.")
 _EXTRA = (
@@ -62,7 +65,7 @@ class HuggingFaceNetwork(EmbeddingNetwork):
     architecture, roles, matrices
         See `EmbeddingNetwork`.
     near : str
-        Why `decoder_transformer` does not run it, where it nearly does.
+        Why `decoder_transformer` does not run it, where it runs others of its kind.
     """
 
     def __init__(
@@ -242,10 +245,10 @@ class _Architecture(Architecture):
 
     def match(self, specs: Mapping[str, TensorSpec], settings: Settings) -> Match | NearMiss:
         found, heads = named(specs, "embedding"), named(specs, "unembedding")
-        config = settings.level_with("model_type")
+        config = huggingface_config(settings)
         recursive = len(found) == 1 and found[0].endswith("embed_tokens.embedding_weight")
         wrapped = all(name.startswith(WRAPPERS) for name in specs)
-        if len(found) != 1 or wrapped or not (recursive or "transformers_version" in config):
+        if len(found) != 1 or wrapped or not (recursive or config):
             return NearMiss(0, "a language model: no token embedding, or no configuration of one")
         vocabulary, width = specs[found[0]].shape
         roles = {"embed": found[0]}
@@ -256,14 +259,22 @@ class _Architecture(Architecture):
         elif config.get("tie_word_embeddings") is True:
             roles["unembed"] = found[0]
         sizes = Sizes(vocabulary, classes, sequence=True, language=True)
-        near = DECODER.match(specs, settings) if config else None
-        nearly = near.message if isinstance(near, NearMiss) and near.score > 0 else ""
+        nearly = ""
+        if config.get("model_type") in RUN_HERE:
+            near = DECODER.match(specs, settings)
+            if not isinstance(near, NearMiss) or not near.refused:
+                return NearMiss(0, f"a {config['model_type']} model, whose tensors do not fit")
+            nearly = near.message
+
+        # transformers puts every tensor in its place: which part it plays is not known here
+        others = () if recursive else (name for name in specs if name not in roles.values())
+        parts = {**roles, **{f"weight_{i}": name for i, name in enumerate(others)}}
 
         def build(tensors: Mapping[str, NDArray[Any]], task: Task) -> Network:
             layout = plan(task, sizes, settings, [])
             known: dict[str, Any] = {
                 "architecture": self.name,
-                "roles": roles,
+                "roles": parts,
                 "matrices": token_matrices(tensors, roles, layout, task.classes),
             }
             if recursive:
@@ -273,7 +284,7 @@ class _Architecture(Architecture):
         return Match(
             architecture=self.name,
             convention="recursive model" if recursive else f"Hugging Face {config['model_type']}",
-            roles=roles,
+            roles=parts,
             sizes=sizes,
             build=build,
             notices=(f"the network is not run, only its matrices are read: {_RECURSIVE}",)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import product
+from typing import Any
 
 from geomdiag.models.architectures.transformer_names import Naming, needed, optional
 from geomdiag.models.recognition import Convention, Role
+from geomdiag.models.settings import Settings
 
-__all__ = ["NAMINGS"]
+__all__ = ["NAMINGS", "huggingface_config", "model_type"]
 
 
 def _gpt2(name: str, *, transposed: bool) -> Convention:
@@ -224,3 +227,18 @@ NAMINGS = (
         rotary="adjacent",
     ),
 )
+
+
+def huggingface_config(settings: Settings) -> Mapping[str, Any]:
+    """Return the configuration that Hugging Face's library wrote, empty if there is none."""
+    level = settings.level_with("model_type")
+    known = {kind for naming in NAMINGS for kind in naming.model_types}
+    written = not {"architectures", "transformers_version"}.isdisjoint(level)
+    # other projects mean something else by the word
+    return level if written or level.get("model_type") in known else {}
+
+
+def model_type(settings: Settings) -> str | None:
+    """Return Hugging Face's name of the model, or None."""
+    said = huggingface_config(settings).get("model_type")
+    return None if said is None else str(said)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from geomdiag.errors import ArchitectureError
+from geomdiag.models.architectures.language_model_names import model_type
 from geomdiag.models.architectures.transformer_names import Naming
 from geomdiag.models.architectures.transformer_weights import Rotary
 from geomdiag.models.recognition import Fit
@@ -135,7 +136,7 @@ def _refuse_unknown(naming: Naming, settings: Settings) -> None:
             )
     if not naming.model_types:
         return
-    kind = settings.word("model_type")
+    kind = model_type(settings)
     if kind is not None and kind not in naming.model_types:
         raise ArchitectureError(
             f"the configuration says model_type = {kind}; the tensors have the names of "
@@ -168,7 +169,7 @@ def _epsilon(naming: Naming, settings: Settings, notices: list[str]) -> float:
     if "normalization_type" in settings:
         names.append("eps")
     said = settings.number(*names)
-    if said is None and naming.norm == "rms" and settings.word("model_type") is None:
+    if said is None and naming.norm == "rms" and model_type(settings) is None:
         notices.append(
             f"no configuration says what RMSNorm adds to the mean square: {naming.eps:g} assumed "
             "(say it as 'rms_norm_eps' in the run's config.json)"
@@ -259,7 +260,8 @@ def _rotary(naming: Naming, head: int, settings: Settings, notices: list[str]) -
             "even number is needed, at most all. Check that it belongs to the checkpoint."
         )
     base = settings.number("rope_theta", "rotary_emb_base", "rotary_base", "rope_base")
-    if base is None and settings.word("model_type", "positional_embedding_type") is None:
+    told = model_type(settings) or settings.word("positional_embedding_type")
+    if base is None and told is None:
         notices.append(
             "rotary positions with base 10000 are assumed: no configuration says otherwise (say "
             "it as 'rope_theta' in the run's config.json)"
