@@ -261,11 +261,13 @@ def _parts(
     checkpoint: Checkpoint, plan: Plan | None, config: Mapping[str, Any], model: Any
 ) -> dict[str, Any]:
     """Return which tensor plays which part."""
+    from geomdiag.models.snapshot import EMBEDDING_ONLY
+
     names = tuple(checkpoint.tensors)
     chosen = plan.selection.roles if plan is not None and plan.selection is not None else {}
     if plan is not None and plan.selection is not None and plan.selection.only:
         unused = tuple(name for name in names if name not in chosen.values())
-        return {"architecture": "embedding only", "roles": chosen, "unused": unused}
+        return {"architecture": EMBEDDING_ONLY, "roles": chosen, "unused": unused}
     if checkpoint.kind == "dump":
         return {"architecture": "dump", "roles": {name: name for name in names} | chosen}
     if model is not None:

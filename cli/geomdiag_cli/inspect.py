@@ -174,7 +174,8 @@ def _suggest(console: Console, one: RunInspection) -> None:
     part, _, name = best.partition("=")
     folder = one.path if one.path.is_dir() else one.path.parent
     lines = [
-        "If the embedding is the best guess here, it is analysed by itself with",
+        "If this is the embedding, it is analysed by itself (of a vocabulary larger than the "
+        "task's, the rows that --tokens names) with",
         f"  --map {best}",
         f"or with these lines in {folder / 'geomdiag.toml'}",
         "  [map]",

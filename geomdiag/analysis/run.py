@@ -27,6 +27,7 @@ from geomdiag.analysis.plan import (
 from geomdiag.analysis.result import Job, add_coordinates, root_attrs, run_dataset
 from geomdiag.analysis.steps import measure, measure_run
 from geomdiag.errors import GeomdiagError, StoreError, TaskError
+from geomdiag.models.snapshot import EMBEDDING_ONLY
 
 if TYPE_CHECKING:
     from geomdiag.analyzers.contract import Analyzer
@@ -288,7 +289,21 @@ def _first_error(tree: xr.DataTree) -> str:
 
 
 def _related(previous: xr.DataTree, jobs: Sequence[Job]) -> bool:
-    """Return whether a result holds any of these checkpoints."""
+    """Return whether a result holds any of these checkpoints.
+
+    Digests of a few rows tell nothing of a file of which other rows were taken; there the
+    run's name counts.
+    """
+    of_rows = {
+        str(node.attrs.get("run", ""))
+        for node in previous.children.values()
+        if node.attrs.get("architecture") == EMBEDDING_ONLY
+    }
+    if any(
+        job.series.name in of_rows and job.plan.selection is not None and job.plan.selection.only
+        for job in jobs
+    ):
+        return True
     digests = {
         str(digest)
         for node in previous.children.values()
@@ -321,7 +336,13 @@ def _no_longer(previous: xr.DataTree, tree: xr.DataTree) -> str:
                 variables |= {str(one) for one in set(node.data_vars) - set(runs[run].data_vars)}
             else:
                 dropped.append(f"the task {run_task} of {run!r}")
+            if (chosen := _tokens_said(node)) and chosen != _tokens_said(runs[run]):
+                dropped.append(f"the tokens {chosen} of {run!r}")
     return ", ".join([*dropped, *sorted(variables)])
+
+
+def _tokens_said(node: xr.DataTree) -> str:
+    return str(json.loads(str(node.attrs.get("tokens", "{}"))).get("said", ""))
 
 
 def job_of(

@@ -47,6 +47,14 @@ class TensorMap(Mapping[str, NDArray[Any]], ABC):
     def spec(self, name: str) -> TensorSpec:
         """Return the shape and stored type of `name` without reading its values."""
 
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is such a tensor; `Mapping` itself would read it to tell."""
+        try:
+            self.spec(name)  # type: ignore[arg-type]
+        except KeyError:
+            return False
+        return True
+
     def specs(self) -> dict[str, TensorSpec]:
         """Return `spec` of every tensor, in stored order."""
         return {name: self.spec(name) for name in self}

@@ -17,7 +17,7 @@ from geomdiag.models.factory import CallableNetwork, load_factory
 from geomdiag.models.layout import Sizes, fitting_specifications, fitting_tokens, plan
 from geomdiag.models.recognition import Architecture, Match, NearMiss, nearest, shared_prefixes
 from geomdiag.models.settings import Settings
-from geomdiag.models.snapshot import Matrix, Network, Snapshot
+from geomdiag.models.snapshot import EMBEDDING_ONLY, Matrix, Network, Snapshot
 from geomdiag.registry import Registry
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ def snapshot(
             step=checkpoint.step,
             metadata=checkpoint.metadata,
             reasons={"logits": selection.reason, "differentiable": selection.reason},
-            origin="embedding only",
+            origin=EMBEDDING_ONLY,
             roles=roles,
         )
     if checkpoint.kind == "dump":

@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from geomdiag.errors import MissingPartError
 from geomdiag.tasks.contract import Task
 
-__all__ = ["Matrix", "Network", "Snapshot"]
+__all__ = ["EMBEDDING_ONLY", "Matrix", "Network", "Snapshot"]
+
+
+#: The `Snapshot.architecture` of matrices that were taken by name, with no network to run.
+EMBEDDING_ONLY = "embedding only"
 
 
 @dataclass(frozen=True, eq=False)
