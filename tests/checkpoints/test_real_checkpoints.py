@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from geomdiag.checkpoints import open_runs, parse_split
-from geomdiag.errors import CheckpointError, UnsafeCheckpointError
+from geomdiag.errors import CheckpointError
 
 GROK = "p_23_dmlp_512_ReLU_random_scale_0.1_decay_2.0_08180102"
 FLAT = "p_23_dmlp_512_ReLU_random_scale_0.1_decay_0_11122351"
@@ -116,12 +117,14 @@ def test_odd_files(real_data: Path) -> None:
     copies = runs["[Task: ADD] from scratch"]
     assert len(copies) == 69
     assert any("WARNING" in n and "bit-identical" in n for n in copies.notices)
-    for name in ("custom_dataclass", "finetuned_model_0", "finetuned_model_100", "lfs_pointer"):
-        assert runs[name][0].error
-    with pytest.raises(UnsafeCheckpointError, match="NandaBaselineConfig"):
-        open_runs(odd / "custom_dataclass.pt")
-    with pytest.raises(UnsafeCheckpointError, match="HookedTransformer"):
-        open_runs(odd / "finetuned_model_0.pth")
+    assert runs["lfs_pointer"][0].error
+    settings = runs["custom_dataclass"]  # an object of a class that nobody here has
+    assert settings.steps.tolist() == [50_000]
+    assert settings.config["frac_train"] == 0.3
+    modules = runs["finetuned_model"]  # whole modules of TransformerLens
+    assert modules.steps.tolist() == [0, 100]
+    assert modules[0].tensors["embed.W_E"].shape == modules[1].tensors["embed.W_E"].shape
+    assert not [name for name in sys.modules if name.startswith("transformer_lens")]
     with pytest.raises(CheckpointError, match="git lfs pull"):
         open_runs(odd / "lfs_pointer.pt")
     with pytest.raises(CheckpointError, match="holds a ndarray"):
@@ -130,7 +133,7 @@ def test_odd_files(real_data: Path) -> None:
 
 def test_everything_at_once_and_one_by_one(real_data: Path) -> None:
     runs = open_runs(real_data)
-    assert len(runs) == 22
+    assert len(runs) == 21
     for series in runs.values():
         assert (np.diff(series.steps) > 0).all()
         for checkpoint in (series[0], series[-1]):

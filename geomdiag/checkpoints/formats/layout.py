@@ -15,6 +15,7 @@ import numpy as np
 from geomdiag.checkpoints.curves import STEP_UNITS, standard_name, step_columns
 from geomdiag.checkpoints.formats.contract import Curve
 from geomdiag.checkpoints.formats.dumps import is_scalar_name
+from geomdiag.checkpoints.formats.inert import Inert
 from geomdiag.checkpoints.splits import Split, split_inside
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, torch.Tensor]:
 
 def as_state(value: Any) -> dict[str, torch.Tensor] | None:
     """Return the tensors of `value` if it is a network's state, else None."""
-    if callable(getattr(value, "state_dict", None)):  # a whole module; only with allow_pickle
+    if callable(getattr(value, "state_dict", None)):  # a whole module
         value = value.state_dict()
     if isinstance(value, Mapping) and {"state", "param_groups"} <= set(value):
         return None  # an optimiser's
@@ -123,7 +124,7 @@ def scalar(value: Any) -> Any:
     """Return `value` as a Python number, text or truth value, or None."""
     if isinstance(value, bool | int | float | str):
         return value
-    if hasattr(value, "item") and np.ndim(value) == 0:
+    if not isinstance(value, Inert) and hasattr(value, "item") and np.ndim(value) == 0:
         number = value.item()
         return number if isinstance(number, bool | int | float | str) else None
     return None
@@ -131,7 +132,9 @@ def scalar(value: Any) -> Any:
 
 def plain(value: Any, depth: int = 0) -> Any:
     """Return settings as plain nested dicts, lists and scalars; None for anything else."""
-    if hasattr(value, "__dataclass_fields__"):
+    if isinstance(value, Inert):
+        value = vars(value)
+    elif hasattr(value, "__dataclass_fields__"):
         value = {name: getattr(value, name, None) for name in value.__dataclass_fields__}
     elif type(value).__name__ == "Namespace":
         value = vars(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from geomdiag.checkpoints.formats.contract import (
     read_head,
     refusal,
 )
+from geomdiag.checkpoints.formats.inert import CalledError, read_inert
 from geomdiag.checkpoints.formats.layout import Layout, interpret
 from geomdiag.checkpoints.formats.pickles import globals_of, read_plain
 from geomdiag.checkpoints.formats.sharding import read_index
@@ -92,7 +92,11 @@ class TorchMap(TensorMap):
 
 
 def _read(path: AnyPath, allow_pickle: bool) -> Any:
-    """Unpickle `path` with weights only, its storages mapped rather than read."""
+    """Unpickle `path` without running anything of it, its storages mapped rather than read.
+
+    What torch's own reader of weights refuses (losses as NumPy numbers, whole modules, settings
+    as objects) is read with inert stand-ins; what these refuse is read if that is allowed.
+    """
     head = read_head(path)
     zipped = head.startswith(_ZIP)
     if not zipped and not head.startswith(b"\x80"):
@@ -105,16 +109,19 @@ def _read(path: AnyPath, allow_pickle: bool) -> Any:
     except Exception as error:  # torch raises whatever its readers meet in a damaged file
         failure = error
     unsafe = _offending_global(path, zipped, str(failure))
-    if unsafe.startswith("numpy"):
-        try:
-            return _read_with_numpy(file, zipped)
-        except Exception as error:
-            unsafe = _offending_global(path, zipped, str(error)) or unsafe
     if not unsafe:
         raise CheckpointError(
             f"{path}: cannot be read by torch; truncated or damaged ({type(failure).__name__}: "
             f"{_first_line(failure)}). Copy or save it again."
         ) from failure
+    try:
+        return read_inert(file, zipped)
+    except CheckpointError:
+        raise
+    except CalledError as error:
+        unsafe = str(error)
+    except Exception as error:  # as above
+        failure = error
     if not allow_pickle:
         raise UnsafeCheckpointError(
             f"{path}: reading it would run code that the file names ({unsafe}), so nothing was "
@@ -142,30 +149,6 @@ def _torch_load(path: Path, zipped: bool, *, weights_only: bool) -> Any:
             return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mapped)
         with path.open("rb") as file:  # newer torch goes by this suffix; an open file has none
             return torch.load(file, map_location="cpu", weights_only=weights_only)
-
-
-def _read_with_numpy(path: Path, zipped: bool) -> Any:
-    """Read with NumPy's array and scalar constructors allowed too; they only build values.
-
-    Losses stored as NumPy scalars are common. Types with Python objects inside stay refused.
-    """
-    import numpy as np
-    import torch
-
-    multiarray = np.empty(0).__reduce__()[0].__module__  # numpy.core or numpy._core
-    module = importlib.import_module(multiarray)
-    allowed: list[Any] = [
-        np.ndarray,
-        np.dtype,
-        *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
-    ]
-    allowed += [
-        (getattr(module, name), f"{home}.multiarray.{name}")
-        for name in ("_reconstruct", "scalar")
-        for home in ("numpy.core", "numpy._core")
-    ]
-    with torch.serialization.safe_globals(allowed):
-        return _torch_load(path, zipped, weights_only=True)
 
 
 def _first_line(error: BaseException) -> str:
@@ -268,6 +251,7 @@ class PyTorchFormat:
         """Return the checkpoints in `path`; see `Format.open`."""
         if path.name.endswith(INDEX):
             return _open_sharded(path, allow_pickle)
+        local_copy(path)  # torch will want it: from here on it is read from there
         if _is_zip(path) and is_torchscript(archive := Archive(path)):
             return torchscript.open(archive.path, allow_pickle=allow_pickle)
         layout = interpret(_read(path, allow_pickle))
