@@ -44,6 +44,8 @@ ARCHITECTURES = Registry(
     "geomdiag.architectures",
     {
         "decoder_transformer": _HERE + "decoder_transformer:ARCHITECTURE",
+        # before those that would guess at what a Keras model's own description says
+        "keras_graph": _HERE + "keras_graph:ARCHITECTURE",
         "embedding_mlp": _HERE + "embedding_mlp:ARCHITECTURE",
         "huggingface": _HERE + "huggingface:ARCHITECTURE",
         "onehot_mlp": _HERE + "onehot_mlp:ARCHITECTURE",

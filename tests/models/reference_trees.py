@@ -131,7 +131,65 @@ def _onehot(name: str, ends: tuple[str, str], layers: tuple[str, str]) -> Case:
     return Case(name, "onehot_mlp", 11, state, run, separate=True)
 
 
+def _tensor(layer: str, call: int = 0) -> dict[str, Any]:
+    """Return a tensor as Keras' descriptions write it."""
+    return {"class_name": "__keras_tensor__", "config": {"keras_history": [layer, call, 0]}}
+
+
+def _layer(
+    kind: str, name: str, *calls: list[Any], config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    return {
+        "class_name": kind,
+        "name": name,
+        "config": {"name": name, **(config or {})},
+        "inbound_nodes": [{"args": args, "kwargs": {}} for args in calls],
+    }
+
+
+def keras_description(join: str) -> dict[str, Any]:
+    """Return the graph of: tokens, a shared table, joined, two dense layers."""
+    all_rows = {"class_name": "__slice__", "config": {"start": None, "stop": None, "step": None}}
+    together = [[_tensor("table", 0), _tensor("table", 1)]]
+    return {
+        "keras": {
+            "layers": [
+                _layer("InputLayer", "tokens", config={"batch_shape": [None, 2], "dtype": "int32"}),
+                _layer("GetItem", "left", [_tensor("tokens"), [all_rows, 0]]),
+                _layer("GetItem", "right", [_tensor("tokens"), [all_rows, 1]]),
+                _layer("Embedding", "table", [_tensor("left")], [_tensor("right")]),
+                _layer({"join": "Concatenate"}.get(join, "Average"), "join", together),
+                _layer("Dense", "hidden", [_tensor("join")], config={"activation": "relu"}),
+                _layer("Dense", "out", [_tensor("hidden")], config={"activation": "linear"}),
+            ],
+            "input_layers": ["tokens", 0, 0],
+            "output_layers": ["out", 0, 0],
+        }
+    }
+
+
+def _keras(name: str, join: str) -> Case:
+    def state() -> Tensors:
+        draw = drawer(sum(map(ord, name)))
+        out = {"layers.embedding.vars.0": draw(11, 8, scale=1.0)}
+        for layer, shape in (("dense", (16 if join == "join" else 8, 20)), ("dense_1", (20, 11))):
+            out[f"layers.{layer}.vars.0"] = draw(*shape)
+            out[f"layers.{layer}.vars.1"] = draw(shape[1])
+        return out
+
+    def run(state: Tensors, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        a, b = (state["layers.embedding.vars.0"][one] for one in (left, right))
+        x = torch.cat([a, b], 1) if join == "join" else (a + b) / 2
+        x = torch.relu(x @ state["layers.dense.vars.0"] + state["layers.dense.vars.1"])
+        return x @ state["layers.dense_1.vars.0"] + state["layers.dense_1.vars.1"]
+
+    config = keras_description(join)
+    return Case(name, "keras_graph", 11, state, run, config, join != "join")
+
+
+KERAS_CASES = [_keras("keras-shared", "join"), _keras("keras-average", "average")]
 CASES = [
+    *KERAS_CASES,
     _flax("flax-pre-norm", {"activation": "gelu"}, act="gelu_new", blocks=2, norms="LN"),
     _flax("flax-rms", {"causal": True}, blocks=2, norms="RMS"),
     _flax("flax-one-block", {}, flat=True, norms="LN"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import Contents
 from geomdiag.checkpoints.formats.hdf5 import open_hdf5
+from geomdiag.checkpoints.formats.keras_description import MOST_BYTES, described
 from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.errors import CheckpointError
 
 __all__ = ["FORMAT", "KerasFormat"]
 
 _WEIGHTS = "model.weights.h5"
+_CONFIG = "config.json"
 
 
 class KerasFormat:
@@ -30,12 +32,16 @@ class KerasFormat:
 
     def open(self, path: AnyPath, *, allow_pickle: bool = False) -> Contents:  # noqa: ARG002
         """Return the one checkpoint in `path`; see `Format.open`."""
-        if _WEIGHTS not in Archive(path).members:
+        archive = Archive(path)
+        if _WEIGHTS not in archive.members:
             raise CheckpointError(
                 f"{path}: the archive has no {_WEIGHTS}; a Keras model stored in another way. Save "
                 'it again with model.save("....keras") or model.save_weights("....weights.h5").'
             )
-        return open_hdf5(path, _WEIGHTS)
+        contents = open_hdf5(path, _WEIGHTS)
+        if _CONFIG in archive.members:
+            contents.config = described(archive.read(_CONFIG, MOST_BYTES)) or contents.config
+        return contents
 
 
 FORMAT = KerasFormat()

@@ -12,7 +12,9 @@ from itertools import pairwise, permutations
 
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.models.architectures.flax_tree import natural, plain_names
+from geomdiag.models.architectures.keras_config import described_model
 from geomdiag.models.recognition import BUFFERS, NearMiss
+from geomdiag.models.settings import Settings
 
 __all__ = ["TORCH", "Chain", "Dialect", "find_chain"]
 
@@ -108,7 +110,9 @@ class Chain:
         return found
 
 
-def find_chain(specs: Mapping[str, TensorSpec], *, embedded: bool) -> Chain | NearMiss:
+def find_chain(
+    specs: Mapping[str, TensorSpec], *, embedded: bool, settings: Settings
+) -> Chain | NearMiss:
     """Read the tensors as (embeddings and) linear layers, each fitting the one before.
 
     Parameters
@@ -117,6 +121,8 @@ def find_chain(specs: Mapping[str, TensorSpec], *, embedded: bool) -> Chain | Ne
         A checkpoint's tensors, in stored order.
     embedded : bool
         Whether a token embedding is expected, told by its name.
+    settings : Settings
+        The run's configuration; a Keras model that it describes is not guessed at.
 
     Returns
     -------
@@ -127,6 +133,8 @@ def find_chain(specs: Mapping[str, TensorSpec], *, embedded: bool) -> Chain | Ne
     shapes = {name: tuple(specs[of].shape) for name, of in stored.items()}
     names = [name for name in shapes if not BUFFERS.search(name)]
     dialect = _dialect(names)
+    if dialect in (NUMBERED, KERNELS) and described_model(settings) is not None:
+        return NearMiss(0, f"{kind}: the configuration describes a Keras model")
     embeddings = [name for name in names if _EMBEDDING.search(name) and len(shapes[name]) == 2]
     if not dialect.ordered:
         embeddings.sort(key=natural)

@@ -209,7 +209,7 @@ class _Architecture(Architecture):
         return self._matched(convention.name, parts, sizes, form, settings, notices)
 
     def _generic(self, specs: Mapping[str, TensorSpec], settings: Settings) -> Match | NearMiss:
-        chain = find_chain(specs, embedded=True)
+        chain = find_chain(specs, embedded=True, settings=settings)
         if isinstance(chain, NearMiss):
             return chain
         vocabulary, width = specs[chain.embeddings[0]].shape

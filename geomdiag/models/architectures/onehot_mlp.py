@@ -55,7 +55,7 @@ class _Architecture(Architecture):
             sizes = Sizes(fit.dims["V"], fit.dims["C"])
             roles = dict(fit.roles)
             return self._matched(COLUMNS.name, roles, sizes, 2, "relu", settings, [])
-        chain = find_chain(specs, embedded=False)
+        chain = find_chain(specs, embedded=False, settings=settings)
         if isinstance(chain, NearMiss):
             return nearest([fit, chain])
         columns, classes = chain.inputs, chain.classes

@@ -130,7 +130,7 @@ class _Architecture(Architecture):
             for name, spec in specs.items()
             if not (name.startswith(shape.prefix) and _PART.fullmatch(name[len(shape.prefix) :]))
         }
-        chain = find_chain(rest, embedded=True)
+        chain = find_chain(rest, embedded=True, settings=settings)
         if isinstance(chain, NearMiss):
             return NearMiss(2 + chain.score, f"{shape.kind} between {chain.message}")
         if chain.dialect != TORCH:

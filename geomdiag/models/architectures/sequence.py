@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class SequenceNetwork(Network):
         Whether the read-out sits on units with a non-linearity of their own.
     neuron_logit : (units, classes) Tensor, optional
         What the last hidden units write to the logits, where that is another matrix.
+    token_neurons : bool
+        Whether tokens' vectors enter units as they are (one-hot inputs).
     swap_invariant : bool
         See `Network`.
     """
@@ -56,6 +58,7 @@ class SequenceNetwork(Network):
         roles: Mapping[str, str],
         neurons: bool = False,
         neuron_logit: Tensor | None = None,
+        token_neurons: bool = False,
         swap_invariant: bool = False,
     ) -> None:
         self.architecture = architecture
@@ -63,6 +66,7 @@ class SequenceNetwork(Network):
         self.roles = roles
         self.swap_invariant = swap_invariant
         self._forward, self._tables = forward, tables
+        self._token_neurons = token_neurons
         self._unembed, self._neurons = unembed, neurons
         self._neuron_logit = unembed if neurons else neuron_logit
 
@@ -80,7 +84,12 @@ class SequenceNetwork(Network):
             if len(seen) < 2 and not any(table is one and offset == at for one, at in seen):
                 name = ("embedding", "embedding_right")[len(seen)]
                 rows = table[offset : offset + self.layout.tokens]
-                found[name] = Matrix(rows.contiguous().numpy())
+                columns: Literal["features", "neurons"] = "features"
+                if self._token_neurons:
+                    columns = "neurons"
+                found[name] = Matrix(rows.contiguous().numpy(), columns=columns)
+                if self._token_neurons:
+                    found[name.replace("embedding", "neuron_input")] = found[name]
                 seen.append((table, offset))
         found["unembedding"] = Matrix(
             self._unembed.T.contiguous().numpy(),
