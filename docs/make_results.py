@@ -50,8 +50,9 @@ Of the root: `task`, `task_parameters`, `geomdiag_version`, `configuration`, `sp
 `notices`. Of a node: `run` (the run's name; node names replace `/` by `__`), `path`, `format`,
 `architecture`, `roles` (which tensor plays which part), `task`, `split_source`, `train_inputs`,
 `run_config`, `assumptions`, `notices`, `not_computed`, `not_applicable`, `configuration` (what a
-stored step must agree with to be used again). Results hold no time of making: the same input
-gives the same bytes.
+stored step must agree with to be used again); where rows of a larger vocabulary were chosen,
+`tokens` (which, see [an embedding by itself](embedding-only.md)). Results hold no time of making:
+the same input gives the same bytes.
 
 ## Coordinates from names
 

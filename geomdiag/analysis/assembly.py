@@ -197,7 +197,10 @@ _ABOUT: dict[str, dict[str, str]] = {
     "digest": {
         "long_name": "digest of the checkpoint",
         "units": "1",
-        "definition": "sha256 of the checkpoint's bytes, hexadecimal",
+        "definition": (
+            "sha256 of the checkpoint's bytes, hexadecimal; where an embedding alone is analysed, "
+            "of its rows that are used and of all tensors' names, types and shapes"
+        ),
     },
     "status": {
         "long_name": "what came of the checkpoint",
