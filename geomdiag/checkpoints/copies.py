@@ -36,6 +36,7 @@ BUDGET = 4 << 30
 _RESERVE = 256 << 20
 
 _folder: Path | None = None
+_unseen = 0  # bytes fetched since the folder was last looked through
 _lock = threading.Lock()
 
 
@@ -204,6 +205,11 @@ def temporary_file(name: str) -> Path:
 
 def _make_room(size: int) -> None:
     """Drop the copies that were not used for the longest time."""
+    global _unseen
+    _unseen += size
+    if _unseen < BUDGET // 16:  # looking through all of them each time would take long
+        return
+    _unseen = 0
     held: list[tuple[float, int, Path]] = []
     for unit in _home().iterdir():
         if not re.fullmatch(r"[0-9a-f]{32}", unit.name):

@@ -56,7 +56,15 @@ def as_path(value: str | os.PathLike[str] | RemotePath) -> AnyPath:
     if isinstance(value, RemotePath):
         return value
     if not isinstance(value, str) or not is_address(value):
-        return Path(value).expanduser()
+        path = Path(value).expanduser()
+        if isinstance(value, Path) and re.match(
+            r"[a-z][\w+.\-]+:$", path.parts[0] if path.parts else ""
+        ):
+            raise CheckpointError(
+                f"{path}: there is no such file or folder; give an address as text, not as a "
+                "pathlib.Path, which takes a slash away"
+            )
+        return path
     scheme, _, rest = value.partition("::")
     kind, _, inside = scheme.partition("://")
     if rest and kind in ("zip", "tar"):
