@@ -196,6 +196,25 @@ def test_what_transformers_would_run_otherwise_is_not_run(
     assert seen.embedding.shape == (7, 32)
 
 
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ({"num_hidden_layers": 10**9}, "type opt with 1000000000 layers, and the checkpoint has"),
+        ({"ffn_dim": 10**12}, r"2 layers and \d{12,} numbers, and the checkpoint has 36 tensors"),
+        ({"max_position_embeddings": 10**12}, r"and \d{12,} numbers, and the checkpoint has"),
+        ({"hidden_size": "wide"}, "cannot build the opt model from its configuration"),
+    ],
+)
+def test_absurd_sizes_take_neither_time_nor_memory(
+    size: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    saved("opt", tmp_path / "checkpoint-20")
+    path = tmp_path / "checkpoint-20" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **size}))
+    with pytest.raises(ArchitectureError, match=words):
+        _ = read(tmp_path).logits
+
+
 def weights(names: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in names.items()}

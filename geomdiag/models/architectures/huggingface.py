@@ -35,6 +35,8 @@ __all__ = ["ARCHITECTURE", "HuggingFaceNetwork"]
 
 #: Rows at a time.
 CHUNK_ROWS = 1024
+#: Numbers that a model may hold beside twice its weights: tables of positions, masks.
+ROOM = 50_000_000
 #: Models that `decoder_transformer` runs; here only where their configuration asks for more.
 RUN_HERE = {kind for naming in NAMINGS for kind in naming.model_types}
 #: What wrappers put before the names that transformers gave.
@@ -138,8 +140,13 @@ def _unrunnable(config: Mapping[str, Any]) -> str:
     if config.get("quantization_config") is not None:
         return f"the configuration says that the {kind} model is quantised; such are not run"
     with _offline():
-        from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, __version__
-
+        try:
+            from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, __version__
+        except ImportError as error:
+            return (
+                f"the configuration says model_type = {kind}; the package transformers, which runs "
+                f"such models, cannot be imported: {_first_line(error)}"
+            )
         known = kind in CONFIG_MAPPING and CONFIG_MAPPING[kind] in MODEL_FOR_CAUSAL_LM_MAPPING
         own = MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[kind]].__name__ if known else ""
     if not known:
@@ -159,14 +166,13 @@ def _unrunnable(config: Mapping[str, Any]) -> str:
 def _load(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
     """Build the model and put every tensor in its place, or raise `ArchitectureError`."""
     kind = config["model_type"]
-    floating = read_tensors(
-        tensors, (name for name in tensors if np.asarray(tensors[name]).dtype.kind == "f")
-    )
-    state = {
-        name: floating[name] if name in floating else torch.from_numpy(np.array(tensors[name]))
-        for name in tensors
+    arrays = {name: np.asarray(tensors[name]) for name in tensors}
+    floating = [name for name, array in arrays.items() if array.dtype.kind == "f"]
+    state: dict[str, Tensor] = read_tensors(arrays, floating)
+    dtype = next((value.dtype for value in state.values()), torch.float32)
+    state |= {
+        name: torch.from_numpy(array.copy()) for name, array in arrays.items() if name not in state
     }
-    dtype = next((value.dtype for value in floating.values()), torch.float32)
     # settings that name code, kernels or files elsewhere
     said = {
         name: value
@@ -178,7 +184,9 @@ def _load(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
 
         try:
             settings = CONFIG_MAPPING[kind].from_dict(said)
-            model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)].from_pretrained(
+            network = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
+            _refuse_size(network, settings, state)
+            model, info = network.from_pretrained(
                 None,
                 config=settings,
                 state_dict=state,
@@ -187,6 +195,8 @@ def _load(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
                 local_files_only=True,
                 output_loading_info=True,
             )
+        except ArchitectureError:
+            raise
         except Exception as error:  # whatever a configuration's or a model's code raises
             raise ArchitectureError(
                 f"transformers cannot build the {kind} model from its configuration and weights: "
@@ -204,6 +214,25 @@ def _load(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
                 f"{len(names)} tensors {what} ({shown}). Check that it belongs to the checkpoint."
             )
     return model.eval()
+
+
+def _refuse_size(network: Any, settings: Any, state: Mapping[str, Tensor]) -> None:
+    """Raise if the model would be far larger than the weights, before it takes any memory."""
+    layers = getattr(settings, "num_hidden_layers", None) or 0
+    count = 0
+    if layers <= len(state):
+        with torch.device("meta"):
+            empty = network(settings)
+        parts = (*empty.parameters(), *empty.buffers())
+        count = sum(part.numel() for part in parts)
+    stored = sum(part.numel() for part in state.values())
+    if layers > len(state) or count > 2 * stored + ROOM:
+        raise ArchitectureError(
+            f"the configuration describes a model of type {settings.model_type} with {layers} layers"
+            + (f" and {count} numbers" if count else "")
+            + f", and the checkpoint has {len(state)} tensors with {stored} numbers. Check that it "
+            "belongs to the checkpoint."
+        )
 
 
 def _first_line(error: Exception) -> str:
