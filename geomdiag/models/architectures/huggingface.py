@@ -228,8 +228,8 @@ def _refuse_size(network: Any, settings: Any, state: Mapping[str, Tensor]) -> No
     stored = sum(part.numel() for part in state.values())
     if layers > len(state) or count > 2 * stored + ROOM:
         raise ArchitectureError(
-            f"the configuration describes a model of type {settings.model_type} with {layers} layers"
-            + (f" and {count} numbers" if count else "")
+            f"the configuration describes a model of type {settings.model_type} with {layers} "
+            + (f"layers and {count} numbers" if count else "layers")
             + f", and the checkpoint has {len(state)} tensors with {stored} numbers. Check that it "
             "belongs to the checkpoint."
         )
