@@ -25,7 +25,13 @@ from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import Checkpoint, Series, TensorMap, as_tensors
 from geomdiag.checkpoints.sidecars import Sidecars, collect
 from geomdiag.checkpoints.splits import Split
-from geomdiag.checkpoints.trackers import is_mlflow_run, mlflow_records, version_of, wandb_files
+from geomdiag.checkpoints.trackers import (
+    is_mlflow_run,
+    lightning_logs,
+    mlflow_records,
+    version_of,
+    wandb_files,
+)
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
 __all__ = ["Opened", "assemble", "open_group"]
@@ -155,7 +161,7 @@ def _collect(opened: Opened) -> Sidecars:
         folders.append(group.root)
     if is_container(group.root):
         folders.append(group.root.parent)
-    folders += wandb_files(group.root)
+    folders += [*wandb_files(group.root), *lightning_logs(group.root)]
     beside = collect(
         folders,
         base=group.base,

@@ -22,6 +22,7 @@ _NO_STEP = (
     '{} says no step; it is shown as step 0. To say one, name the file step_<N> or store "step" '
     "inside"
 )
+_UNTRAINED = ("init", "initial", "initialization", "untrained")
 _LAST_WORDS = ("", "final", "last", "latest", "end")
 _LAST_KEYS = ("steps_run", "final_step", "last_step", "total_steps", "epochs_run", "final_epoch")
 
@@ -152,6 +153,7 @@ def _place_words(
             item.step = _step_beside({**beside.scalars, **twin}, item.file.stem.word)
             if item.step is not None:
                 item.source = "sidecar"
+    _place_untrained(items, notices)
     lost = [item for item in items if item.step is None]
     if not lost:
         return items
@@ -186,6 +188,16 @@ def _place_words(
         for item in lost
     ]
     return kept
+
+
+def _place_untrained(items: Sequence[Item], notices: list[str]) -> None:
+    """Put the only checkpoint that is called untrained at step 0, before all others."""
+    named = [each for each in items if each.step is None and each.file.stem.word in _UNTRAINED]
+    if len(named) != 1 or any(each.step is not None and each.step <= 0 for each in items):
+        return
+    named[0].step, named[0].source = 0, "file name"
+    if len(items) > 1:
+        notices.append(f"{named[0].file.path.name} is taken for step 0, as its name says")
 
 
 def _step_beside(scalars: Mapping[str, Any], word: str) -> int | None:

@@ -24,6 +24,7 @@ __all__ = [
     "flat_summary",
     "gathers",
     "is_mlflow_run",
+    "lightning_logs",
     "mlflow_records",
     "unwrapped",
     "version_of",
@@ -78,6 +79,25 @@ def wandb_files(root: AnyPath) -> list[AnyPath]:
             if match and match["id"] in tokens:
                 found.append(run / "files")
     return found
+
+
+def lightning_logs(root: AnyPath) -> list[AnyPath]:
+    """Return the folder of Lightning's logger beside a run's checkpoints, if there is just one.
+
+    Parameters
+    ----------
+    root : Path or RemotePath
+        The run's folder, with ``lightning_logs/version_0/metrics.csv`` (``default/`` before
+        Lightning 1.0).
+    """
+    found = [
+        version
+        for home in (root / "lightning_logs", root / "default")
+        if home.is_dir()
+        for version in home.iterdir()
+        if re.fullmatch(r"version_\d+", version.name) and version.is_dir()
+    ]
+    return found if len(found) == 1 else []
 
 
 def unwrapped(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -181,10 +181,15 @@ def _series(value: Mapping[str, Any]) -> tuple[list[State], str] | None:
         entries = [State(states[0].tensors, f"{key}[{i}]") for i, states in enumerate(inner)]
         for step_key in step_keys:
             steps = _numbers(value.get(step_key))
-            if steps is not None and len(steps) == len(held):
+            if steps is not None and len(steps) == len(held) and all(map(_whole, steps)):
                 unit = "epoch" if "epoch" in step_key or step_key == "net_its" else "step"
+                updates = _numbers(value.get("its")) if step_key == "net_its" else None
                 for entry, step in zip(entries, steps, strict=True):
                     entry.steps = {unit: int(step)}
+                    # Grokfast numbers epochs from 0 and notes the steps done after each.
+                    if updates is not None and 0 <= step < len(updates):
+                        done = updates[int(step)]
+                        entry.steps |= {"step": int(done)} if _whole(done) else {}
                 return entries, ""
         if all(states[0].steps for states in inner):  # each entry says its own step
             for entry, states in zip(entries, inner, strict=True):
