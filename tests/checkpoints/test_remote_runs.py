@@ -16,7 +16,7 @@ import fsspec
 import numpy as np
 import pytest
 from checkpoint_makers import KINDS, STATE, safetensors
-from range_server import serving
+from helpers.range_server import serving
 
 from geomdiag.checkpoints import Checkpoint, copies, open_runs
 from geomdiag.checkpoints.paths import RemotePath
