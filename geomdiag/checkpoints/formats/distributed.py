@@ -6,7 +6,6 @@ with inert stand-ins. A piece is a small ``torch.save`` archive of its own.
 
 from __future__ import annotations
 
-import io
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from geomdiag.checkpoints.formats.layout import (
 )
 from geomdiag.checkpoints.formats.pickles import read_restricted
 from geomdiag.checkpoints.formats.raw import RAW
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.paths import AnyPath, Window
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
@@ -196,10 +195,9 @@ def _read_piece(path: AnyPath, name: str, piece: _Piece) -> Any:
 
     shard = path.parent / piece.shard
     try:
-        with shard.open("rb") as file:
-            file.seek(piece.start)
-            data = file.read(piece.length)
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        # By a buffer, as torch asks for the archive's directory in many short reads.
+        with Window(shard.open("rb"), piece.start, piece.length) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its readers meet in a damaged file
         raise CheckpointError(
             f"{shard}: {name!r} cannot be read; damaged ({type(error).__name__}: "
@@ -231,6 +229,8 @@ class _DistributedMap(TensorMap):
                 )
             half = part.dtype == torch.bfloat16 or "float8" in str(part.dtype)
             array = (part.float() if half else part).detach().numpy()
+            if piece.sizes == spec.shape:
+                return np.asarray(array, order="C")
             if whole is None:
                 whole = np.empty(spec.shape, array.dtype)
             box = zip(piece.offsets, piece.sizes, strict=True)

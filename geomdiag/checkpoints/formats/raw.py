@@ -115,7 +115,7 @@ class RawMap(TensorMap):
                 "Open it again."
             )
         flat = widen(flat, place.spec.dtype)
-        if place.strides is None:
+        if place.strides is None or place.by_rows:
             return flat.reshape(place.spec.shape)
         steps = [step * flat.itemsize for step in place.strides]
         view = np.lib.stride_tricks.as_strided(flat, place.spec.shape, steps, writeable=False)
