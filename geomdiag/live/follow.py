@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -104,7 +105,7 @@ class Follower:
     ) -> None:
         from geomdiag.checkpoints import parse_split
 
-        if "://" in os.fspath(path):
+        if re.match(r"[a-z][\w+.-]+:/", os.fspath(path)):  # pathlib leaves one slash of "s3://"
             raise CheckpointError(
                 f"{os.fspath(path)}: only a folder of this machine can be followed. Mount it, or "
                 "run `geomdiag analyze` from time to time: it does only what is new."
@@ -120,6 +121,7 @@ class Follower:
         self._last: tuple[object, ...] | None = None
         self._told: dict[str, str] = {}
         self._making: tuple[Path, ...] = ()
+        self._looked, self._problem = False, ""
         self._tree: xr.DataTree | None = None
 
     def look(self) -> Look:
@@ -130,21 +132,15 @@ class Follower:
         GeomdiagError
             If the task, a diagnostic or the result's place is wrong: what waiting does not mend.
         """
-        moved = self._stat()
+        moved = self._stat() or not self._looked
+        self._looked = True
         settled = any(not self._young(path) for path in self._making)
         if not moved and not settled:
             return self._unchanged()
-        runs, making, problem = self._open()
+        runs, making, self._problem = self._open()
         self._making = tuple(sorted(making))
         if runs is None:
-            return Look(
-                tree=self._tree,
-                fresh={},
-                making=self._making,
-                errors={},
-                problem=problem,
-                changed=moved and bool(making),
-            )
+            return replace(self._unchanged(), changed=moved and bool(making))
         state = tuple((name, self._stamps(one)) for name in runs for one in runs[name])
         if state == self._last:
             return replace(self._unchanged(), changed=moved and bool(making))
@@ -162,7 +158,12 @@ class Follower:
 
     def _unchanged(self) -> Look:
         return Look(
-            tree=self._tree, fresh={}, making=self._making, errors={}, problem="", changed=False
+            tree=self._tree,
+            fresh={},
+            making=self._making,
+            errors={},
+            problem=self._problem,
+            changed=False,
         )
 
     # --- files ---------------------------------------------------------------------------------

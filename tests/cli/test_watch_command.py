@@ -1,0 +1,187 @@
+"""`geomdiag watch` beside a training that writes slowly and in pieces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from typer.testing import Result
+
+import geomdiag as gd
+
+Command = Callable[..., Result]
+#: What is quick to compute; a netCDF file is quick to write.
+QUICK = ("--task", "modadd", "--analyzers", "fit,dimension", "--out", "live.nc")
+OFTEN = ("--interval", "0.1")
+
+
+def in_order(source: Path) -> list[Path]:
+    """Return a run's settings, then its checkpoints in order of step."""
+    return sorted(source.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name))
+
+
+def write_in_pieces(source: Path, target: Path, pause: float) -> None:
+    """Copy a file in three pieces, half of the last one being nothing but its end."""
+    data = source.read_bytes()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        for start in range(0, len(data), len(data) // 3 + 1):
+            file.write(data[start : start + len(data) // 3 + 1])
+            file.flush()
+            time.sleep(pause)
+
+
+@contextmanager
+def writing(runs: Path, target: Path, pause: float) -> Iterator[None]:
+    """Write all runs of a folder beside what stands in the block."""
+
+    def work() -> None:
+        for run in sorted(runs.iterdir()):
+            for file in in_order(run):
+                write_in_pieces(file, target / run.name / file.name, pause)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def test_result_is_that_of_analyze_and_half_files_are_no_errors(
+    geomdiag: Command, trained: Path, tmp_path: Path
+) -> None:
+    growing = tmp_path / "growing"
+    with writing(trained, growing, pause=0.12):
+        result = geomdiag("watch", growing, *QUICK, *OFTEN, "--until-idle", "1.5")
+    assert result.exit_code == 0, result.output
+    assert "failed" not in result.output
+    lines = [line for line in result.stdout.splitlines() if "new checkpoint" in line]
+    assert len(lines) > 2  # as they came, not all at once at the end
+    assert any(line.startswith("seed=1: step 60 (") for line in lines)
+    assert "accuracy" in lines[-1]
+    done = geomdiag("analyze", growing, *QUICK[:-1], "at-once.nc", "--quiet")
+    assert done.exit_code == 0
+    for name, node in gd.load("at-once.nc").children.items():
+        xr.testing.assert_identical(gd.load("live.nc")[name].to_dataset(), node.to_dataset())
+
+
+def test_a_broken_file_is_an_error_once_it_has_settled(
+    geomdiag: Command, runs: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(runs / "seed=1")
+    torn = runs / "seed=0" / "step_000070.safetensors"
+    torn.write_bytes((runs / "seed=0" / "step_000060.safetensors").read_bytes()[:300])
+    once = geomdiag("watch", runs, *QUICK, "--once")
+    assert once.exit_code == 0
+    assert "left out, as it is being written: step_000070.safetensors" in once.stderr
+    assert gd.load("live.nc")["seed=0"]["step"].values.max() == 60
+    result = geomdiag("watch", runs, *QUICK, *OFTEN, "--settle", "0.6", "--until-idle", "1")
+    assert result.exit_code == 3
+    assert result.stderr.count("seed=0 step 70: failed:") == 1
+    assert gd.load("live.nc")["seed=0"]["status"].values.tolist()[-1] == "failed"
+
+
+def test_checkpoints_that_the_trainer_removes_stay_in_the_result(
+    geomdiag: Command, runs: Path
+) -> None:
+    geomdiag("watch", runs, *QUICK, "--once")
+    before = gd.load("live.nc")["seed=0"].to_dataset()
+    kept = in_order(runs / "seed=0")[-1]
+    for file in in_order(runs / "seed=0"):
+        if file.suffix == ".safetensors" and file != kept:
+            file.unlink()
+    with safe_open(kept, "numpy") as file:
+        stored = {**file.metadata(), "step": "80"}
+    save_file(load_file(kept), kept.with_name("step_000080.safetensors"), stored)
+    result = geomdiag("watch", runs, *QUICK, "--once")
+    assert result.exit_code == 0, result.output
+    after = gd.load("live.nc")["seed=0"].to_dataset()
+    assert after["step"].values.tolist() == [*before["step"].values.tolist(), 80]
+    xr.testing.assert_equal(after["loss"].isel(step=slice(-1)), before["loss"])
+
+
+def test_files_under_a_temporary_name_are_passed_over(geomdiag: Command, runs: Path) -> None:
+    last = in_order(runs / "seed=0")[-1]
+    shutil.copy(last, last.with_name("step_000099.safetensors.tmp"))
+    result = geomdiag("watch", runs, *QUICK, "--once")
+    assert result.exit_code == 0
+    assert [node.attrs["run"] for node in gd.load("live.nc").children.values()] == [
+        "seed=0",
+        "seed=1",
+    ]
+
+
+def test_page_is_kept_current_and_is_no_change_of_the_folder(geomdiag: Command, runs: Path) -> None:
+    shutil.rmtree(runs / "seed=1")
+    page = runs / "page.html"
+    page.write_text("old")
+    began = time.monotonic()
+    options = ("--report", page, "--until-idle", "0.5")
+    result = geomdiag("watch", runs, *QUICK, *OFTEN, *options)
+    assert result.exit_code == 0, result.output
+    assert "seed=0" in page.read_text(encoding="utf-8")
+    assert time.monotonic() - began < 30  # a page that counts as a change would go on for ever
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(
+    geomdiag: Command, runs: Path, monkeypatch: pytest.MonkeyPatch, how: int
+) -> None:
+    shutil.rmtree(runs / "seed=1")
+    before = signal.getsignal(how)
+    monkeypatch.setattr("geomdiag_cli.watch.time.sleep", lambda _: os.kill(os.getpid(), how))
+    result = geomdiag("watch", runs, *QUICK)
+    assert result.exit_code == 0
+    assert "Ended. result: live.nc" in result.stderr
+    assert signal.getsignal(how) == before
+    assert gd.load("live.nc")["seed=0"]["step"].values[-1] == 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_process_of_its_own(trained: Path, tmp_path: Path, how: int) -> None:
+    command = [sys.executable, "-m", "geomdiag", "watch", str(trained), *QUICK, *OFTEN]
+    watching = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stdout is not None
+    assert "seed=0: step 60" in watching.stdout.readline()  # it reads before it is asked to end
+    watching.send_signal(how)
+    _, said = watching.communicate(timeout=60)
+    assert watching.returncode == 0, said
+    assert "Ended. result: live.nc" in said
+    assert "Traceback" not in said
+    assert len(gd.load(tmp_path / "live.nc").children) == 2
+
+
+def test_what_waiting_does_not_mend_ends_it(geomdiag: Command, runs: Path, tmp_path: Path) -> None:
+    nothing = geomdiag("watch", tmp_path / "none", *QUICK, "--once")
+    assert nothing.exit_code == 2
+    assert "there is no such file or folder" in nothing.stderr
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    idle = geomdiag("watch", empty, *QUICK, *OFTEN, "--until-idle", "0.2")
+    assert idle.exit_code == 2
+    assert "there are no checkpoints in this folder" in idle.stderr
+    unknown = geomdiag("watch", runs, "--task", "modmul:q=3", *QUICK[2:])
+    assert unknown.exit_code == 2
+    assert geomdiag("watch", "s3://bucket/runs", *QUICK).exit_code == 2
+    assert geomdiag("watch", runs, "--analyzers", "nothing", *QUICK[:2]).exit_code == 2
