@@ -6,6 +6,7 @@ with inert stand-ins. A piece is a small ``torch.save`` archive of its own.
 
 from __future__ import annotations
 
+import io
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -195,8 +196,7 @@ def _read_piece(path: AnyPath, name: str, piece: _Piece) -> Any:
 
     shard = path.parent / piece.shard
     try:
-        # By a buffer, as torch asks for the archive's directory in many short reads.
-        with Window(shard.open("rb"), piece.start, piece.length) as file:
+        with io.BufferedReader(Window(shard.open("rb"), piece.start, piece.length)) as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its readers meet in a damaged file
         raise CheckpointError(
