@@ -59,6 +59,7 @@ def open_group(group: Group, *, allow_pickle: bool) -> Opened:
     """
     opened = Opened(group, notices=list(group.notices))
     others: list[NotACheckpointError] = []
+    told: dict[str, list[str]] = {}  # what the files have to say, and which ones say it
     for file in group.files:
         try:
             if file.refused is not None or file.format is None:
@@ -71,9 +72,13 @@ def open_group(group: Group, *, allow_pickle: bool) -> Opened:
             opened.failures.append((file, error))
         else:
             opened.items += [Item(file, entry, contents) for entry in contents.entries]
-            opened.notices += [f"{file.path.name}: {notice}" for notice in contents.notices]
+            for notice in contents.notices:
+                told.setdefault(notice, []).append(file.path.name)
     if others and not opened.items and not opened.failures:
         raise others[0]
+    for notice, (first, *more) in told.items():
+        others_too = f" and {len(more)} other(s)" if more else ""
+        opened.notices.append(f"{first}{others_too}: {notice}")
     return opened
 
 

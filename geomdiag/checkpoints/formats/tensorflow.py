@@ -357,14 +357,14 @@ class TensorFlowFormat:
         notices = []
         texts = [name for name in index.texts if not _is_beside(name, {}) and "_JSON" not in name]
         for names, why in (
-            (index.parted, "is stored in slices (a partitioned variable)"),
-            (texts, "holds text"),
-            (index.unknown, "is of a type without plain values"),
+            (index.parted, "stored in slices (partitioned)"),
+            (texts, "text"),
+            (index.unknown, "of a type without plain values"),
         ):
             if names:
                 notices.append(
-                    f"{len(names)} variable(s) such as {names[0].removesuffix(_VALUE)!r} left out: "
-                    f"it {why}"
+                    f"{len(names)} variable(s) such as {names[0].removesuffix(_VALUE)!r} are left "
+                    f"out: {why}"
                 )
         entry = Entry(
             load=partial(_load, path),
