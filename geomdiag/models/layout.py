@@ -37,6 +37,9 @@ class Sizes:
         Whether the network reads a sequence (so that "=" can be shown).
     language : bool
         Whether the vocabulary may be a tokenizer's, of which a task needs only a few entries.
+    bare : bool
+        Whether, where the shapes leave it open, the operands alone are likelier than operands
+        with an "=" after them.
     """
 
     vocabulary: int
@@ -44,6 +47,7 @@ class Sizes:
     context: int | None = None
     sequence: bool = False
     language: bool = False
+    bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ def fitting_tokens(sizes: Sizes, settings: Settings) -> tuple[int, ...]:
         likely.append(vocabulary)
     else:
         context = sizes.context or settings.integer("n_ctx", "seq_len", "context_length")
-        extras = {None: (1, 0, 2), 2: (0,), 3: (1, 2)}.get(context, (2, 1))
+        unsaid = (0, 1, 2) if sizes.bare else (1, 0, 2)
+        extras = {None: unsaid, 2: (0,), 3: (1, 2)}.get(context, (2, 1))
         likely += [vocabulary - extra for extra in extras]
     fits = [tokens for tokens in likely if _shape_fits(sizes, tokens)]
     return tuple(dict.fromkeys(fits))

@@ -79,6 +79,32 @@ def test_what_recurrent_weights_do_not_say() -> None:
         models.recognise(specs(dict(plain.state_dict())), {"nonlinearity": "sine"})
 
 
+@pytest.mark.parametrize(
+    ("vocabulary", "classes", "config", "p"),
+    [(12, 12, {}, 12), (12, 12, {"p": 11}, 11), (12, 11, {}, 11), (13, 11, {}, 11)],
+)
+def test_modulus_of_a_recurrent_network(
+    vocabulary: int, classes: int, config: dict[str, int], p: int
+) -> None:
+    net = nn.ModuleDict(
+        {
+            "embed": nn.Embedding(vocabulary, 6),
+            "lstm": nn.LSTM(6, 7, batch_first=True),
+            "head": nn.Linear(7, classes),
+        }
+    )
+    state = {name: value.numpy() for name, value in net.state_dict().items()}
+    t = models.infer_task("modadd", stored(state), config)
+    assert t.name == f"modadd:p={p}"
+    equals = {11: [11], 12: []}[p] if vocabulary == 12 else [12, 11]
+    shown = {0: [0, 1], 1: [0, 1, *equals], 2: [0, 12, 1, 11]}[len(equals)]
+    with torch.no_grad():
+        wanted = net["head"](net["lstm"](net["embed"](torch.tensor([shown])))[0][:, -1])
+    made = models.snapshot(stored(state), t, config=config).network
+    assert made is not None
+    np.testing.assert_allclose(made.logits(np.array([[0, 1]])), wanted[:, :p], rtol=0, atol=1e-6)
+
+
 def test_heads_of_fused_projections_are_noticed() -> None:
     state = dict(reference.Grokfast(11, 8, 2, 4).state_dict())
     match = models.recognise(specs(state))

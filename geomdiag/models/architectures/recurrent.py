@@ -183,7 +183,8 @@ class _Architecture(Architecture):
             if name.startswith(shape.prefix) and _PART.fullmatch(name[len(shape.prefix) :])
         }
         roles = {**chain.roles(), **parts}
-        sizes = Sizes(vocabulary, chain.classes, sequence=True)
+        # the last operand's state can answer as it is: an "=" is no matter of course
+        sizes = Sizes(vocabulary, chain.classes, sequence=True, bare=True)
 
         def build(tensors: Mapping[str, NDArray[Any]], task: Task) -> SequenceNetwork:
             layout = plan(task, sizes, settings, [])
