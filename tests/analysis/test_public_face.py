@@ -17,7 +17,7 @@ def test_every_public_name_resolves(name: str) -> None:
 
 
 def test_the_list_and_the_homes_agree() -> None:
-    assert set(gd._HOME_OF) | {"__version__", "errors"} == set(gd.__all__)
+    assert set(gd._HOME_OF) | {"__version__", "errors", "live"} == set(gd.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
