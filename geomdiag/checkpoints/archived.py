@@ -34,7 +34,7 @@ ENDINGS = (
     *(".tar", ".zip"),
 )
 #: Members that an archive may have.
-_MOST = 200_000
+_MOST = 100_000
 _BLOCK = 512  # of a tar
 _CHUNK = 4 << 20
 

@@ -70,7 +70,7 @@ def share_folder(folder: Path | None) -> None:
 def whole(path: AnyPath) -> AnyPath:
     """Return what to read all of a file from: a copy where it is far, else the file itself.
 
-    A file too large to be kept is read where it is.
+    A file too large to be kept, or for the disk, is read where it is.
 
     Raises
     ------
@@ -83,7 +83,9 @@ def whole(path: AnyPath) -> AnyPath:
         size = path.source.size(path.inside)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    return path if size is not None and size > BUDGET else local_copy(path)
+    if size is not None and size > min(BUDGET, _free()):
+        return path
+    return local_copy(path)
 
 
 def local_copy(path: AnyPath, beside: Iterable[AnyPath] = (), *, kept: bool = False) -> Path:
@@ -186,16 +188,20 @@ def room_for(size: int, path: object) -> int:
     CheckpointError
         If there is less room than `size`.
     """
-    home = _home()
-    home.mkdir(exist_ok=True)
-    free = shutil.disk_usage(home).free - _RESERVE
+    free = _free()
     if size > free:
         raise CheckpointError(
-            f"{path}: reading it needs {size} bytes in {home.parent}, which has "
-            f"{max(free, 0)} to spare; set TMPDIR to a folder with more room, or copy what is "
+            f"{path}: reading it needs {size} bytes in {_home().parent}, which has "
+            f"{free} to spare; set TMPDIR to a folder with more room, or copy what is "
             "wanted to this machine"
         )
     return free
+
+
+def _free() -> int:
+    home = _home()
+    home.mkdir(exist_ok=True)
+    return max(0, shutil.disk_usage(home).free - _RESERVE)
 
 
 def temporary_file(name: str) -> Path:

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import pickle
+import random
 import shutil
 import stat
 import tarfile
@@ -19,8 +20,10 @@ import fsspec
 import numpy as np
 import pytest
 from checkpoint_makers import KINDS, STATE, npz, pytorch, safetensors
+from fuzzing import bounded, damaged, read_all
 
-from geomdiag.checkpoints import open_runs
+from geomdiag.checkpoints import archived, open_runs
+from geomdiag.checkpoints.formats import archives
 from geomdiag.checkpoints.runs import name_of
 from geomdiag.errors import CheckpointError
 
@@ -346,6 +349,38 @@ def test_a_sparse_member_and_one_beyond_the_end_are_refused(tmp_path: Path) -> N
     path.write_bytes(member("step_1.pt", size=1 << 40).tobuf(tarfile.GNU_FORMAT) + bytes(1024))
     with pytest.raises(CheckpointError, match="truncated"):
         open_runs(path)
+
+
+def test_a_table_of_contents_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(40):
+            archive.writestr(f"run/step_{number}.txt", b"")
+    monkeypatch.setattr(archives, "_CONTENTS", 2000)
+    with pytest.raises(CheckpointError, match="table of contents has"):
+        open_runs(tmp_path / "a.zip")
+    monkeypatch.undo()
+    monkeypatch.setattr(archived, "_MOST", 39)
+    with pytest.raises(CheckpointError, match="more than 39 members"):
+        open_runs(tmp_path / "a.zip")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures memory on Linux")
+@pytest.mark.parametrize("ending", [".zip", ".deflated.zip", ".tar", ".tar.gz"])
+def test_a_damaged_archive_is_read_or_refused(ending: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    safetensors(run / "step_0.safetensors", STATE)
+    pytorch(run / "step_1.pt", STATE)
+    whole = PACKERS[ending](run, tmp_path / f"whole{ending}").read_bytes()
+    seen = set()
+    for seed in range(60):
+        path = tmp_path / f"damaged{ending}"
+        path.write_bytes(damaged(whole, random.Random(seed)))
+        with bounded():
+            seen.add(read_all(path))
+    assert "refused" in seen
 
 
 def test_nothing_is_written_under_a_member_s_name(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import pytest
 from checkpoint_makers import KINDS, STATE, safetensors
 from helpers.range_server import serving
 
-from geomdiag.checkpoints import Checkpoint, copies, open_runs
+from geomdiag.checkpoints import FORMATS, Checkpoint, TensorSpec, copies, open_runs
+from geomdiag.checkpoints.formats.contract import Contents, Entry
 from geomdiag.checkpoints.paths import RemotePath
 from geomdiag.errors import CheckpointError
 
@@ -189,6 +191,53 @@ def test_a_chained_address(memory: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(series[0].tensors["ids"], STATE["ids"])
 
 
+@pytest.mark.filterwarnings("ignore")  # the writers' own
+@pytest.mark.parametrize("name", ["torchscript", "torch-export", "onnx", "onnx-external"])
+def test_a_model_runs_by_itself(name: str, address: Any, tmp_path: Path) -> None:
+    kind = KINDS[name]
+    path = kind.write(tmp_path / f"net_step_4{kind.suffix}", STATE)
+    if name.startswith("onnx"):
+        pytest.importorskip("onnxruntime")
+    (series,) = open_runs(f"{address()}/{path.name}", allow_pickle=True).values()
+    rows = np.array([[1, 2], [0, 3], [5, 6]])
+    assert series[0].program is not None
+    times = 1 if name.startswith("onnx") else 2  # the identity, and twice the inputs
+    np.testing.assert_array_equal(series[0].program().run(rows), rows * times)
+
+
+class _OwnFormat:
+    """A format of another package, which knows files of this machine only."""
+
+    name, description, suffixes = "own", "for the test", (".own",)
+    extra, lazy, safe = "", False, True
+
+    def recognises(self, path: Any, head: bytes) -> bool:
+        return head.startswith(b"OWN")
+
+    def open(self, path: Path, *, allow_pickle: bool = False) -> Contents:
+        assert isinstance(path, Path)
+        return Contents(
+            entries=[
+                Entry(load=partial(_own_arrays, path), specs={"w": TensorSpec((2,), "float64")})
+            ]
+        )
+
+
+def _own_arrays(path: Path) -> dict[str, Any]:
+    return {"w": np.frombuffer(path.read_bytes()[3:])}
+
+
+def test_formats_of_others_are_given_files(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(FORMATS)
+    monkeypatch.setitem(FORMATS._targets, "own", "of:tests")
+    monkeypatch.setitem(FORMATS._loaded, "own", _OwnFormat())
+    memory.pipe("/run/step_3.own", b"OWN" + np.array([1.5, 2.5]).tobytes())
+    monkeypatch.setattr(copies, "BUDGET", 1)  # such a copy stays
+    (series,) = open_runs("memory://run").values()
+    assert series.steps.tolist() == [3]
+    assert series[0].tensors["w"].tolist() == [1.5, 2.5]
+
+
 # --- what it costs -----------------------------------------------------------------------------
 
 
@@ -292,6 +341,17 @@ def test_what_has_no_room_is_refused(
     monkeypatch.setattr(copies, "_RESERVE", 1 << 62)
     with pytest.raises(CheckpointError, match="set TMPDIR to a folder with more room"):
         open_runs("memory://run")
+
+
+def test_where_no_copy_has_room_the_digest_is_read_in_place(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = safetensors(tmp_path / "step_1.safetensors", STATE)
+    memory.put(str(path), "/run/step_1.safetensors")
+    monkeypatch.setattr(copies, "_RESERVE", 1 << 62)
+    (series,) = open_runs("memory://run").values()
+    (local,) = open_runs(path).values()
+    assert series[0].digest == local[0].digest
 
 
 def test_copies_are_removed_at_the_end(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from typing import IO
 
 from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.errors import CheckpointError
@@ -27,6 +28,8 @@ _DAMAGE = (
 FREE = 64 << 20
 #: and beyond that to this many times its compressed size.
 RATIO = 100
+#: Bytes of a table of contents: some 150,000 members. zipfile holds ten times as much of it.
+_CONTENTS = 16 << 20
 
 
 def first_member(head: bytes) -> bytes:
@@ -34,6 +37,22 @@ def first_member(head: bytes) -> bytes:
     if not head.startswith(b"PK\x03\x04") or len(head) < 30:
         return b""
     return head[30 : 30 + int.from_bytes(head[26:28], "little")]
+
+
+def _described(file: IO[bytes], size: int) -> int:
+    """Return the bytes of a zip file's table of contents, as far as its end says; else 0."""
+    start = max(0, size - (1 << 16) - 100)
+    file.seek(start)
+    tail = file.read(size - start)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0:
+        return 0
+    told = int.from_bytes(tail[at + 12 : at + 16], "little")
+    if told < 0xFFFFFFFF or tail[at - 20 : at - 16] != b"PK\x06\x07":
+        return told
+    file.seek(min(int.from_bytes(tail[at - 12 : at - 4], "little"), size))
+    large = file.read(56)
+    return int.from_bytes(large[40:48], "little") if large.startswith(b"PK\x06\x06") else told
 
 
 class Archive:
@@ -55,9 +74,16 @@ class Archive:
         self.path = path
         self.members: dict[str, zipfile.ZipInfo] = {}
         try:
-            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-                infos = archive.infolist()
             size = path.stat().st_size
+            with path.open("rb") as file:
+                described = _described(file, size)
+                if described > _CONTENTS:
+                    raise CheckpointError(
+                        f"{path}: the archive's table of contents has {described} bytes, expected "
+                        f"at most {_CONTENTS}; refused. Put its files into several archives."
+                    )
+                with zipfile.ZipFile(file) as archive:
+                    infos = archive.infolist()
         except _DAMAGE as error:
             raise self._damaged(error) from error
         for info in infos:
