@@ -49,7 +49,7 @@ def facts(name: str) -> str:
         "variables": ", ".join(f"`{one}`" for one in analyzer.variables),
     }
     lines = [f"| **{key}** | {value} |" for key, value in rows.items()]
-    return "\n".join(["| | |", "|---|---|", *lines])
+    return "\n".join([f"| diagnostic | `{name}` |", "|---|---|", *lines])
 
 
 def meaningful(analyzer: gd.Analyzer, family: Any) -> float:
