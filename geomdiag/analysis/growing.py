@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geomdiag.analysis.assembly import Row, rows_of
 from geomdiag.analysis.crew import one_thread
 from geomdiag.analysis.plan import choose, node_names
-from geomdiag.analysis.result import root_attrs, run_dataset
+from geomdiag.analysis.result import add_coordinates, root_attrs, run_dataset
 from geomdiag.analysis.run import entry_of, job_of
 from geomdiag.analysis.steps import measure
 from geomdiag.checkpoints.series import History, Series
@@ -192,15 +192,16 @@ class GrowingRun:
             if self._journal is not None:
                 self._journal.remove(entry_of(self._job, step, row.digest))
 
-    def add(self, checkpoint: Checkpoint) -> Row:
-        """Measure a checkpoint and keep its row.
+    def add(self, checkpoint: Checkpoint, *, safely: bool = True) -> Row:
+        """Measure a checkpoint and keep its row; `safely`: in the journal as well.
 
         What goes wrong with it becomes part of the row.
         """
         with one_thread():
             row = measure(self._job.plan, checkpoint)
         self._rows[row.step] = row
-        if self._journal is not None and row.status == "ok":
+        # failures too: what was in memory cannot be tried again
+        if safely and self._journal is not None:
             self._journal.put(entry_of(self._job, row.step, row.digest), *row.pack())
         return row
 
@@ -219,7 +220,8 @@ class GrowingRun:
     def dataset(self, attrs: Mapping[str, Any] | None = None) -> xr.Dataset:
         """Return the run as it stands, with its stages and forecast; `attrs` are added."""
         self._job.rows = list(self.rows)
-        dataset = run_dataset(self._job)
+        node, job = self._job.node, self._job
+        dataset = add_coordinates({node: run_dataset(job)}, [job])[node]
         dataset.attrs.update(attrs or {})
         return dataset
 

@@ -134,10 +134,9 @@ def open_runs(
 
 def name_of(value: str | os.PathLike[str]) -> str:
     """Return what a result of the runs at a path or address is called."""
-    claimed = tuple(suffix.lower() for key in FORMATS for suffix in FORMATS[key].suffixes)
     if is_address(value):
         last = os.fspath(value).partition("?")[0].rstrip("/").rpartition("/")[2]
-        is_file = last.lower().endswith(claimed)
+        is_file = last.lower().endswith(_claimed())
     else:
         path = Path(value).expanduser().resolve()
         last, is_file = path.name, path.is_file()
@@ -147,11 +146,17 @@ def name_of(value: str | os.PathLike[str]) -> str:
     return PurePath(last).stem if is_file and stem == last else stem
 
 
+def _claimed() -> tuple[str, ...]:
+    """Return the endings of the formats' files."""
+    return tuple(suffix.lower() for key in FORMATS for suffix in FORMATS[key].suffixes)
+
+
 def _place_of(path: str | os.PathLike[str] | RemotePath) -> AnyPath:
     """Return what is to be opened; of an archive of files, its folder."""
     place = as_path(path)
-    claimed = tuple(suffix.lower() for key in FORMATS for suffix in FORMATS[key].suffixes)
-    if not place.is_file() or place.name.lower().endswith(claimed):
+    if not place.exists() and (index := place.parent / f"{place.name}.index").is_file():
+        return index  # how TensorFlow names a checkpoint: the files' common beginning
+    if not place.is_file() or place.name.lower().endswith(_claimed()):
         return place
     return open_archive(place) if holds_files(place, read_head(place)) else place
 

@@ -72,6 +72,13 @@ def test_checkpoints_of_objects(written: Path) -> None:
     assert "'model/words' are left out: text" in told
 
 
+def test_a_checkpoint_as_tensorflow_names_it(written: Path) -> None:
+    series = only(written / "manager" / "ckpt-2")
+    assert series.steps.tolist() == [250]
+    with pytest.raises(CheckpointError, match="no such file"):
+        open_runs(written / "manager" / "ckpt-20")
+
+
 def test_a_saved_model_by_its_folder(written: Path) -> None:
     for path in ("exported", "exported/variables", "exported/variables/variables.index"):
         series = only(written / path)

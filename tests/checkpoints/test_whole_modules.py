@@ -59,6 +59,9 @@ class Settings:
 
 class Options(dict):
     pass
+
+class Words(list):
+    pass
 """
 
 
@@ -114,7 +117,7 @@ def test_a_module_among_others(gone: ModuleType, tmp_path: Path) -> None:
         "model": gone.Net(),
         "config": gone.Settings(),
         "args": Namespace(wd=1.0, out=PurePosixPath("runs/x"), seeds=[1, 2]),
-        "hparams": gone.Options(width=128),
+        "hparams": gone.Options(width=128, words=gone.Words(["a", "b"])),
         "epoch": 12,
         "train_loss": np.float64(0.5),
         "train_losses": [0.75, 0.5],
@@ -126,6 +129,7 @@ def test_a_module_among_others(gone: ModuleType, tmp_path: Path) -> None:
     assert len(series[0].tensors) == len(gone.Net().state_dict())
     config = {"p": 7, "lr": 0.1, "item": "adamw", "wd": 1.0, "out": "runs/x", "width": 128}
     assert {key: series.config[key] for key in config} == config
+    assert series.config["words"] == {"items": ["a", "b"]}
     assert series[0].metadata["train_loss"] == 0.5
 
 

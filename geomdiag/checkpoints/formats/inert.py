@@ -47,6 +47,10 @@ class Inert(metaclass=_Passive):
     def __setitem__(self, key: Any, value: Any) -> None:
         vars(self)[str(key)] = value  # of a class that extends dict: settings, mostly
 
+    def append(self, value: Any) -> None:
+        """Take an item of a class that extends list."""
+        vars(self).setdefault("items", []).append(value)
+
     @property
     def state_dict(self) -> Any:
         """What a module's method of this name gives; no attribute where this is no module."""
