@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, NamedTuple
 
@@ -126,8 +126,8 @@ def open_archive(path: AnyPath, *, top: bool = False) -> RemotePath:
         kind = "tar"
     if not kind:
         raise CheckpointError(f"{path}: not an archive; expected a zip or tar file")
-    data = path if kind in ("zip", "tar") else _decompressed(path, kind)
     try:
+        data = path if kind in ("zip", "tar") else _decompressed(path, kind, _stamp(path))
         source = _source(path, data, "zip" if kind == "zip" else "tar", _stamp(data))
         members = source.members  # read and checked here
     except OSError as error:
@@ -138,8 +138,9 @@ def open_archive(path: AnyPath, *, top: bool = False) -> RemotePath:
     return root / only if only and not top and source.kind(only) == "folder" else root
 
 
-def _decompressed(path: AnyPath, kind: _Kind) -> Path:
-    """Write the plain tar that a compressed one holds among the temporary files."""
+@cache
+def _decompressed(path: AnyPath, kind: _Kind, _version: str) -> Path:
+    """Write the plain tar that a compressed one holds among the temporary files, once."""
     near = whole(path)
     size = near.stat().st_size
     most, free = max(FREE, RATIO * size), room_for(0, path)

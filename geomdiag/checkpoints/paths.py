@@ -304,8 +304,11 @@ class RemotePath:
 
     def _raw(self) -> io.RawIOBase:
         copy = self.source.copied.get(self._inside)
-        if copy is not None and copy.is_file():
-            return copy.open("rb", buffering=0)
+        if copy is not None:
+            try:
+                return copy.open("rb", buffering=0)
+            except FileNotFoundError:  # it had to make room
+                del self.source.copied[self._inside]
         return self.source.open(self._inside)
 
     def read_bytes(self) -> bytes:

@@ -57,9 +57,7 @@ def as_path(value: str | os.PathLike[str] | RemotePath) -> AnyPath:
         return value
     if not isinstance(value, str) or not is_address(value):
         path = Path(value).expanduser()
-        if isinstance(value, Path) and re.match(
-            r"[a-z][\w+.\-]+:$", path.parts[0] if path.parts else ""
-        ):
+        if re.fullmatch(r"[a-z][\w+.\-]+:", "".join(path.parts[:1])) and not path.exists():
             raise CheckpointError(
                 f"{path}: there is no such file or folder; give an address as text, not as a "
                 "pathlib.Path, which takes a slash away"
@@ -182,13 +180,17 @@ class FileSystem(Source):
     @classmethod
     def at(cls, system: Any, address: str, at: str) -> FileSystem:
         """Return the source in which an address lies; `at` is its path for `system`."""
-        server = re.match(r"[a-z]+://[^/]*/?|/", at)
+        server = re.match(r"[\w+.\-]+://[^/]*/?|/", at)
         inner = server[0] if server else ""
         path = at[len(inner) :].rstrip("/")
-        shown = address.rstrip("/")
-        outer = shown[: len(shown) - len(path)] if shown.endswith(path) else f"{shown}/"
+        if not path:
+            outer = address if address.endswith("/") else f"{address}/"
+        elif address.rstrip("/").endswith(path):
+            outer = address.rstrip("/").removesuffix(path)
+        else:  # a protocol with its own idea of what a path is
+            outer = f"{address.partition('://')[0]}://"
         if inner and not inner.endswith("/"):  # a server without a path
-            inner, outer = f"{inner}/", f"{outer}/"
+            inner += "/"
         return cls(system, inner, outer)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -172,6 +172,13 @@ def test_without_aiohttp_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         open_runs("http://127.0.0.1:9/run")
 
 
+def test_the_root_of_a_file_system(memory: Any, tmp_path: Path) -> None:
+    path = safetensors(tmp_path / "net_step_7.safetensors", STATE)
+    memory.put(str(path), "/net_step_7.safetensors")
+    (series,) = open_runs("memory://").values()
+    assert str(series[0].path) == "memory://net_step_7.safetensors"
+
+
 def test_an_unknown_protocol_is_told() -> None:
     with pytest.raises(CheckpointError, match="nosuch://a: this address cannot be opened"):
         open_runs("nosuch://a")
