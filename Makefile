@@ -1,5 +1,6 @@
 # make demo   build the environment and analyse the two bundled series of modular addition into demo/
 # make test   build the environment and run the tests
+# make test-formats   the tests of formats with every library that writes one, in an environment of its own
 # make docs   build the site into docs/_build/html; warnings are errors
 # make lint   style, types and the import-layers contract
 # make .venv  build the environment alone
@@ -10,9 +11,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILT := $(VENV)/.complete
 DOCS := $(VENV)/.docs
+WRITERS := .venv-formats
+FORMAT_TESTS := tests/checkpoints tests/models tests/live/test_callbacks.py tests/cli/test_analyze_elsewhere.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all docs lint format clean
+.PHONY: help demo test test-all test-formats docs lint format clean
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +41,15 @@ test: $(VENV)
 test-all: $(VENV)
 	$(BIN)/python -m pytest -m ''
 
+$(WRITERS)/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(WRITERS)
+	$(WRITERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test-formats]'
+	@touch $@
+
+# Here a test that skips for want of a library that the extra brings is a failure.
+test-formats: $(WRITERS)/.complete
+	GEOMDIAG_WRITERS_REQUIRED=1 $(WRITERS)/bin/python -m pytest $(FORMAT_TESTS)
+
 # The generator comes with the first build of the site, so that the environment itself stays quick to make.
 $(DOCS): $(BUILT)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
@@ -57,5 +69,5 @@ format: $(VENV)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(WRITERS) demo build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -249,7 +249,7 @@ def test_opening_reads_no_values(kind: Kind, tmp_path: Path) -> None:
     total = sum(file.stat().st_size for file in kind.files(path))
     assert total > 1 << 20
     if kind.lazy:
-        assert read < 300_000
+        assert read < 600_000  # directories and descriptions, of 8 MiB
     else:
         assert read > total / 2, "it is lazy after all: say so in KINDS and in the format"
 
