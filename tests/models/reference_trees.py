@@ -20,31 +20,34 @@ def flax_from_lens(state: Tensors, *, flat: bool = False, tied: bool = False) ->
     i = 0
     while f"blocks.{i}.attn.W_Q" in state:
         at, a = ("" if flat else f"Block_{i}."), f"blocks.{i}.attn."
+        first = 2 * i if flat else 0
+        attention = f"MultiHeadDotProductAttention_{i if flat else 0}"
         for letter, name in zip("QKVO", ("query", "key", "value", "out"), strict=True):
-            out[f"{at}{ATTENTION}.{name}.kernel"] = (
+            out[f"{at}{attention}.{name}.kernel"] = (
                 state[a + "W_" + letter]
                 if letter == "O"
                 else state[a + "W_" + letter].transpose(0, 1)
             )
             if a + "b_" + letter in state:
-                out[f"{at}{ATTENTION}.{name}.bias"] = state[a + "b_" + letter]
+                out[f"{at}{attention}.{name}.bias"] = state[a + "b_" + letter]
         for j, (matrix, bias) in enumerate((("W_in", "b_in"), ("W_out", "b_out"))):
             if f"blocks.{i}.mlp.{matrix}" in state:
-                out[f"{at}Dense_{j}.kernel"] = state[f"blocks.{i}.mlp.{matrix}"]
-                out[f"{at}Dense_{j}.bias"] = state[f"blocks.{i}.mlp.{bias}"]
+                out[f"{at}Dense_{first + j}.kernel"] = state[f"blocks.{i}.mlp.{matrix}"]
+                out[f"{at}Dense_{first + j}.bias"] = state[f"blocks.{i}.mlp.{bias}"]
         for j in range(2):
             if f"blocks.{i}.ln{j + 1}.w" in state:
-                out[f"{at}LayerNorm_{j}.scale"] = state[f"blocks.{i}.ln{j + 1}.w"]
+                out[f"{at}LayerNorm_{first + j}.scale"] = state[f"blocks.{i}.ln{j + 1}.w"]
             if f"blocks.{i}.ln{j + 1}.b" in state:
-                out[f"{at}LayerNorm_{j}.bias"] = state[f"blocks.{i}.ln{j + 1}.b"]
+                out[f"{at}LayerNorm_{first + j}.bias"] = state[f"blocks.{i}.ln{j + 1}.b"]
         i += 1
     if "ln_final.w" in state:
-        norm = "LayerNorm_2" if flat else "LayerNorm_0"
+        norm = f"LayerNorm_{2 * i}" if flat else "LayerNorm_0"
         out[f"{norm}.scale"] = state["ln_final.w"]
         if "ln_final.b" in state:
             out[f"{norm}.bias"] = state["ln_final.b"]
     if not tied:
-        head = "Dense_2" if flat else "Dense_0"
+        layers = sum(name.endswith("mlp.W_in") for name in state)
+        head = f"Dense_{2 * layers}" if flat else "Dense_0"
         out[f"{head}.kernel"] = state["unembed.W_U"]
         out[f"{head}.bias"] = state["unembed.b_U"]
     return dict(sorted(out.items()))
@@ -193,6 +196,7 @@ CASES = [
     _flax("flax-pre-norm", {"activation": "gelu"}, act="gelu_new", blocks=2, norms="LN"),
     _flax("flax-rms", {"causal": True}, blocks=2, norms="RMS"),
     _flax("flax-one-block", {}, flat=True, norms="LN"),
+    _flax("flax-in-one-module", {"causal": True}, flat=True, norms="LN", blocks=3),
     _flax("flax-no-norms", {}, flat=True),
     _flax("flax-tied", {}, tied=True, norms="LN", blocks=2),
     _flax("flax-attention-only", {}, flat=True, mlp=False),

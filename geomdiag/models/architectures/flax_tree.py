@@ -71,10 +71,6 @@ class FlaxTree:
     notices: list[str] = field(default_factory=list)
 
 
-def _head(path: str) -> bool:
-    return bool(_HEAD.search(path))
-
-
 class _Unfit(Exception):
     """Why the tensors are no such transformer."""
 
@@ -128,21 +124,27 @@ class _Reader:
     def read(self) -> FlaxTree:
         table, positions = self._tables()
         vocabulary, self.width = self.shapes[table]
-        parents = [path.rpartition(".")[0] for path in self.attentions]
-        flat = parents == [""]
-        if len(set(parents)) != len(parents):
-            raise _Unfit(
-                f"{len(parents)} attentions in {len(set(parents))} modules; one a block expected"
-            )
-        for index, (parent, attention) in enumerate(zip(parents, self.attentions, strict=True)):
-            self._attention(index, attention)
+        groups: dict[str, list[str]] = {}
+        for path in self.attentions:
+            groups.setdefault(path.rpartition(".")[0], []).append(path)
+        index = 0
+        for parent, attentions in groups.items():
             beside = self._beside(parent)
-            self._block(index, self._without_ends(beside) if flat else beside)
+            if not parent or len(attentions) > 1:
+                beside = self._without_ends(beside, len(attentions))
+            norms, dense = (
+                self._shared_out(paths, len(attentions))
+                for paths in (self._norms(beside), self._dense(beside))
+            )
+            for number, attention in enumerate(attentions):
+                self._attention(index, attention)
+                self._block(index, norms[number], dense[number])
+                index += 1
         into, classes = self._ends()
         self._all_placed()
         return FlaxTree(
             roles=self.roles,
-            blocks=len(parents),
+            blocks=index,
             vocabulary=vocabulary,
             width=self.width,
             classes=classes or vocabulary,
@@ -237,16 +239,31 @@ class _Reader:
     def _dense(self, paths: Iterable[str]) -> list[str]:
         return [path for path in paths if "kernel" in self.modules[path]]
 
-    def _without_ends(self, beside: list[str]) -> list[str]:
-        """Leave out the last normalisation and the read-out, which stand beside a lone block."""
+    def _without_ends(self, beside: list[str], blocks: int) -> list[str]:
+        """Leave out the last normalisation and the read-out, which stand beside such blocks."""
         norms, dense = self._norms(beside), self._dense(beside)
-        ends = sorted(norms, key=lambda path: bool(_FINAL.search(path)))[2:]
+        ends = sorted(norms, key=lambda path: bool(_FINAL.search(path)))[2 * blocks :]
         if len(norms) == 1:
             ends = norms
-        if len(dense) in (1, 3):
-            last = sorted(dense, key=lambda path: (self._pairs(dense, path), _head(path)))[-1]
-            ends.append(last)
+        if len(dense) in (1, 2 * blocks + 1):
+            ends.append(max(dense, key=lambda path: self._end(dense, path, blocks)))
         return [path for path in beside if path not in ends]
+
+    def _end(self, dense: list[str], path: str, blocks: int) -> tuple[bool, bool, int]:
+        """Return how likely a layer is the read-out: by shapes, by name, by place."""
+        fits = blocks > 1 or self._pairs(dense, path)
+        return fits, bool(_HEAD.search(path)), dense.index(path)
+
+    def _shared_out(self, paths: list[str], blocks: int) -> list[list[str]]:
+        """Give each block of a module its two, in the order of their names."""
+        if blocks > 1 and len({re.sub(r"\d+", "", path) for path in paths}) > 1:
+            raise _Unfit(
+                f"{blocks} blocks stand in one module, and which of {', '.join(paths)} belong to "
+                "which is not in their names"
+            )
+        if blocks == 1 or not paths:
+            return [paths] * blocks
+        return [paths[2 * k : 2 * k + 2] for k in range(blocks)]
 
     def _pairs(self, dense: list[str], left_out: str) -> bool:
         """Tell whether the others are an MLP that gives back what it takes."""
@@ -256,8 +273,7 @@ class _Reader:
             one[0] == self.width and two == one[::-1] for one, two in (wide, wide[::-1])
         )
 
-    def _block(self, index: int, beside: list[str]) -> None:
-        norms, dense = self._norms(beside), self._dense(beside)
+    def _block(self, index: int, norms: list[str], dense: list[str]) -> None:
         if len(norms) not in (0, 2) or len(dense) not in (0, 2):
             raise _Unfit(
                 f"block {index} has {len(norms)} normalisations and {len(dense)} dense layers "
