@@ -28,7 +28,6 @@ exclude_patterns = ["_build", "README.md"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
-myst_links_external_new_tab = False
 
 # Types stand in the docstrings; links to other libraries would need the network.
 autodoc_typehints = "none"
