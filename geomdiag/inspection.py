@@ -243,7 +243,7 @@ def _look(series: Series, plan: Plan | None, model: Any, notices: tuple[str, ...
         facts |= _verdicts(plan, plan.snapshot(replace(checkpoint)))
     except GeomdiagError as error:
         if model is None and checkpoint.kind == "state" and "shapes" in facts:
-            from geomdiag.models.selection import suggest
+            from geomdiag.models.mapping import suggest
 
             specs = checkpoint.tensors.specs()
             facts["suggestions"] = suggest(specs, None if plan is None else plan.task)

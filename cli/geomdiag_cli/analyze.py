@@ -200,7 +200,7 @@ def open_all(
 
 def parse(maps: Sequence[str] | None) -> dict[str, str]:
     """Return what all --map say together."""
-    from geomdiag.models.selection import parse_map
+    from geomdiag.models.mapping import parse_map
 
     return parse_map(",".join(maps)) if maps else {}
 

@@ -27,7 +27,7 @@ class Naming:
     Attributes
     ----------
     mapping : mapping of str to str
-        Part to tensor name; see `geomdiag.models.selection.select`.
+        Part to tensor name; see `geomdiag.models.mapping.select`.
     tokens : str, or sequence of int or of str
         See `geomdiag.models.tokens.choose_tokens`.
     tokenizer : str or Path
@@ -53,7 +53,7 @@ class Naming:
             If the map has another form.
         """
         if isinstance(mapping, str):
-            from geomdiag.models.selection import parse_map
+            from geomdiag.models.mapping import parse_map
 
             mapping = parse_map(mapping)
         listed: Any = tokens or "" if isinstance(tokens, str | None) else tuple(tokens)

@@ -309,7 +309,7 @@ def _selection(
     that is analysed.
     """
     from geomdiag.models.embedding_names import named
-    from geomdiag.models.selection import select
+    from geomdiag.models.mapping import select
 
     try:
         specs = checkpoint.tensors.specs()

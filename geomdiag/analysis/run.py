@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from geomdiag.analysis.asked import Naming
@@ -24,10 +23,10 @@ from geomdiag.analysis.plan import (
     node_names,
     prepare,
 )
+from geomdiag.analysis.previous import analysed, first_error, no_longer, related
 from geomdiag.analysis.result import Job, add_coordinates, root_attrs, run_dataset
 from geomdiag.analysis.steps import measure, measure_run
-from geomdiag.errors import GeomdiagError, StoreError, TaskError
-from geomdiag.models.snapshot import EMBEDDING_ONLY
+from geomdiag.errors import StoreError, TaskError
 
 if TYPE_CHECKING:
     from geomdiag.analyzers.contract import Analyzer
@@ -75,7 +74,7 @@ def analyze(
         `geomdiag.checkpoints.parse_split`.
     mapping : mapping of str to str, or str, optional
         Which tensor is the ``embedding``, ``unembedding``, ...; see
-        `geomdiag.models.selection.select`. Where no known network is found, these matrices
+        `geomdiag.models.mapping.select`. Where no known network is found, these matrices
         alone are analysed.
     tokens : str, or sequence of int or of str, optional
         Rows of a larger vocabulary that stand for the task's elements, in order; see
@@ -241,7 +240,7 @@ def analyze_into(
         except StoreError:
             previous = None  # none there, or damaged: then all is computed
     work = _prepare(runs, task, **options)
-    if previous is not None and not _related(previous, work.jobs):
+    if previous is not None and not related(previous, work.jobs):
         held = ", ".join(str(node.attrs.get("run", "")) for node in previous.children.values())
         raise StoreError(
             f"{target} holds the result of other checkpoints (of {held}), and none of these. "
@@ -253,13 +252,13 @@ def analyze_into(
     book.open()
     try:
         tree = _carry_out(work, workers, previous, progress, book)
-        if previous is not None and _analysed(previous) and not _analysed(tree):
+        if previous is not None and analysed(previous) and not analysed(tree):
             raise StoreError(
-                f"none of the checkpoints could be analysed ({_first_error(tree)}), and {target} "
+                f"none of the checkpoints could be analysed ({first_error(tree)}), and {target} "
                 "holds an earlier result in which they were: it is left as it is. Was --model or "
                 "another option forgotten? Choose another output path, or --force to replace it."
             )
-        if previous is not None and (lost := _no_longer(previous, tree)):
+        if previous is not None and (lost := no_longer(previous, tree)):
             warnings.warn(
                 f"{target.name} held an earlier result, which this one replaces; no longer in "
                 f"it: {lost}. Write to another path to keep both.",
@@ -272,77 +271,6 @@ def analyze_into(
         raise
     book.clear()
     return tree
-
-
-def _analysed(tree: xr.DataTree) -> bool:
-    """Return whether a result holds any checkpoint that could be analysed."""
-    return any(
-        (np.ravel(node["status"]) != "failed").any()
-        for node in tree.children.values()
-        if "status" in node
-    )
-
-
-def _first_error(tree: xr.DataTree) -> str:
-    errors = (str(one) for node in tree.children.values() for one in np.ravel(node["error"]))
-    return next((one for one in errors if one), "for no reason that is known")
-
-
-def _related(previous: xr.DataTree, jobs: Sequence[Job]) -> bool:
-    """Return whether a result holds any of these checkpoints.
-
-    Digests of a few rows tell nothing of a file of which other rows were taken; there the
-    run's name counts.
-    """
-    of_rows = {
-        str(node.attrs.get("run", ""))
-        for node in previous.children.values()
-        if node.attrs.get("architecture") == EMBEDDING_ONLY
-    }
-    if any(
-        job.series.name in of_rows and job.plan.selection is not None and job.plan.selection.only
-        for job in jobs
-    ):
-        return True
-    digests = {
-        str(digest)
-        for node in previous.children.values()
-        if "digest" in node
-        for digest in np.ravel(node["digest"])
-    } - {""}
-    if not digests:
-        return True
-    for job in jobs:
-        for checkpoint in job.series:
-            try:
-                if job.plan.digest(replace(checkpoint)) in digests:
-                    return True
-            except (OSError, GeomdiagError):
-                continue  # reported when it is measured
-    return False
-
-
-def _no_longer(previous: xr.DataTree, tree: xr.DataTree) -> str:
-    """Return, in words, what an earlier result held and this one does not."""
-    runs = {str(node.attrs.get("run", name)): node for name, node in tree.children.items()}
-    dropped: list[str] = []
-    variables: set[str] = set()
-    for name, node in previous.children.items():
-        run = str(node.attrs.get("run", name))
-        if run not in runs:
-            dropped.append(f"the run {run!r}")
-        elif run_task := str(node.attrs.get("task", "")):
-            if run_task == runs[run].attrs.get("task"):
-                variables |= {str(one) for one in set(node.data_vars) - set(runs[run].data_vars)}
-            else:
-                dropped.append(f"the task {run_task} of {run!r}")
-            if (chosen := _tokens_said(node)) and chosen != _tokens_said(runs[run]):
-                dropped.append(f"the tokens {chosen} of {run!r}")
-    return ", ".join([*dropped, *sorted(variables)])
-
-
-def _tokens_said(node: xr.DataTree) -> str:
-    return str(json.loads(str(node.attrs.get("tokens", "{}"))).get("said", ""))
 
 
 def job_of(

@@ -259,7 +259,7 @@ def snapshot(
         The run's configuration.
     selection : Selection, optional
         Matrices taken by name, instead of those that the network shows; see
-        `geomdiag.models.selection.select`.
+        `geomdiag.models.mapping.select`.
 
     Returns
     -------

@@ -12,7 +12,7 @@ from geomdiag.checkpoints import Checkpoint, TensorSpec
 from geomdiag.checkpoints.series import as_tensors
 from geomdiag.errors import ArchitectureError, OptionsError
 from geomdiag.models.embedding_names import EMBEDDING_NAMES, GENERIC_NAMES, named
-from geomdiag.models.selection import parse_map, select, suggest
+from geomdiag.models.mapping import parse_map, select, suggest
 from geomdiag.models.tokens import Tokens
 from geomdiag.tasks import task
 

@@ -1,0 +1,92 @@
+"""What an earlier result at the same place means for a new one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geomdiag.errors import GeomdiagError
+from geomdiag.models.snapshot import EMBEDDING_ONLY
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from geomdiag.analysis.result import Job
+
+__all__ = ["analysed", "first_error", "no_longer", "related"]
+
+
+def analysed(tree: xr.DataTree) -> bool:
+    """Return whether a result holds any checkpoint that could be analysed."""
+    return any(
+        (np.ravel(node["status"]) != "failed").any()
+        for node in tree.children.values()
+        if "status" in node
+    )
+
+
+def first_error(tree: xr.DataTree) -> str:
+    """Return why a checkpoint of a result could not be analysed."""
+    errors = (str(one) for node in tree.children.values() for one in np.ravel(node["error"]))
+    return next((one for one in errors if one), "for no reason that is known")
+
+
+def related(previous: xr.DataTree, jobs: Sequence[Job]) -> bool:
+    """Return whether a result holds any of these checkpoints.
+
+    Digests of a few rows tell nothing of a file of which other rows were taken; there the
+    run's name counts.
+    """
+    of_rows = {
+        str(node.attrs.get("run", ""))
+        for node in previous.children.values()
+        if node.attrs.get("architecture") == EMBEDDING_ONLY
+    }
+    if any(
+        job.series.name in of_rows and job.plan.selection is not None and job.plan.selection.only
+        for job in jobs
+    ):
+        return True
+    digests = {
+        str(digest)
+        for node in previous.children.values()
+        if "digest" in node
+        for digest in np.ravel(node["digest"])
+    } - {""}
+    if not digests:
+        return True
+    for job in jobs:
+        for checkpoint in job.series:
+            try:
+                if job.plan.digest(replace(checkpoint)) in digests:
+                    return True
+            except (OSError, GeomdiagError):
+                continue  # reported when it is measured
+    return False
+
+
+def no_longer(previous: xr.DataTree, tree: xr.DataTree) -> str:
+    """Return, in words, what an earlier result held and this one does not."""
+    runs = {str(node.attrs.get("run", name)): node for name, node in tree.children.items()}
+    dropped: list[str] = []
+    variables: set[str] = set()
+    for name, node in previous.children.items():
+        run = str(node.attrs.get("run", name))
+        if run not in runs:
+            dropped.append(f"the run {run!r}")
+        elif run_task := str(node.attrs.get("task", "")):
+            if run_task == runs[run].attrs.get("task"):
+                variables |= {str(one) for one in set(node.data_vars) - set(runs[run].data_vars)}
+            else:
+                dropped.append(f"the task {run_task} of {run!r}")
+            if (chosen := _tokens_said(node)) and chosen != _tokens_said(runs[run]):
+                dropped.append(f"the tokens {chosen} of {run!r}")
+    return ", ".join([*dropped, *sorted(variables)])
+
+
+def _tokens_said(node: xr.DataTree) -> str:
+    return str(json.loads(str(node.attrs.get("tokens", "{}"))).get("said", ""))
