@@ -26,7 +26,7 @@ from geomdiag_cli.analyze import (
     default_out,
     parse,
 )
-from geomdiag_cli.console import SOME_FAILED, Debug, Quiet, clean, say, stdout
+from geomdiag_cli.console import SOME_FAILED, UNUSABLE, Debug, Quiet, clean, say, stdout
 from geomdiag_cli.tables import count, number
 
 if TYPE_CHECKING:
@@ -124,9 +124,9 @@ def command(
     except KeyboardInterrupt:
         say(f"Ended. {_where(target, look)}")
         return
-    if look.tree is None:
+    if look.tree is None or look.problem:
         say(f"Error: {look.problem or 'no checkpoints came'}")
-        raise typer.Exit(2)
+        raise typer.Exit(UNUSABLE)
     if look.making:
         names = ", ".join(one.name for one in look.making[:5])
         say(f"left out, as it is being written: {names}")
@@ -213,9 +213,10 @@ class _View:
         if self._live is not None:
             self._live.update(_table(summaries, self._state(look)), refresh=True)
             return
-        if not summaries and (waiting := self._state(look)) != self._waiting:
-            self._waiting = waiting
+        waiting = self._state(look) if look.problem or not summaries else ""
+        if waiting and waiting != self._waiting:
             self._line(waiting)
+        self._waiting = waiting
         for one in summaries:
             if steps := look.fresh.get(one["run"]):
                 self._line(f"{one['run']}: {_words(one, steps)}")
@@ -230,7 +231,7 @@ class _View:
             self._console.file.flush()
 
     def _state(self, look: Look) -> str:
-        if look.problem and look.tree is None and self._path.exists() and not look.making:
+        if look.problem and self._path.exists() and not look.making:
             return f"waiting for checkpoints: {look.problem}"
         if look.tree is None:
             return f"waiting for checkpoints in {self._path}"
@@ -253,6 +254,7 @@ def _words(one: Mapping[str, Any], steps: Sequence[int]) -> str:
 
 def _numbers(one: Mapping[str, Any]) -> dict[str, str]:
     accuracy, size = one["accuracy"], one["effective_dimension"]
+    names = {"train": "train", "heldout": "held-out", "all": "all inputs"}
     known = [part for part in ("train", "heldout") if part in accuracy] or list(accuracy)
     violations = [
         f"{name} {number(course['last'])}"
@@ -260,7 +262,7 @@ def _numbers(one: Mapping[str, Any]) -> dict[str, str]:
         if not course["architectural"]
     ]
     return {
-        "accuracy": " / ".join(f"{accuracy[part]:.3f}" for part in known),
+        "accuracy": ", ".join(f"{names[part]} {accuracy[part]:.3f}" for part in known),
         "violation": ", ".join(violations),
         "dimension": f"{size['last']:.3g}" if size is not None else "",
     }

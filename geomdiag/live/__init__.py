@@ -10,8 +10,9 @@ grows.
 """
 
 from geomdiag.live import sinks
+from geomdiag.live.cost import Cost
 from geomdiag.live.follow import Follower, Look
-from geomdiag.live.monitor import Cost, Monitor
+from geomdiag.live.monitor import Monitor
 from geomdiag.live.sinks import Sink
 
 __all__ = ["Cost", "Follower", "Look", "Monitor", "Sink", "sinks"]

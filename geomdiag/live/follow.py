@@ -192,7 +192,7 @@ class Follower:
         return moved
 
     def _files(self) -> list[Path]:
-        found = []
+        found = [self.path] if self.path.is_file() else []
         for folder, folders, names in os.walk(self.path):
             folders[:] = [one for one in folders if not one.startswith(".")]
             folders[:] = [one for one in folders if not one.endswith(".zarr")]

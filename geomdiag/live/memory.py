@@ -120,6 +120,11 @@ def runner(
     """
     import torch
 
+    if type(module).__name__ == "DistributedDataParallel":
+        # run in one process alone, the wrapper would wait for the others
+        inner: nn.Module = module.module  # type: ignore[assignment]
+        module = inner
+
     def run(inputs: Tensor) -> Any:
         parameter = next(iter(module.parameters()), None)
         with ExitStack() as stack:

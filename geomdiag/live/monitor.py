@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from geomdiag import store
-from geomdiag.analysis.assembly import Row, assemble
+from geomdiag.analysis.assembly import assemble
 from geomdiag.analysis.growing import GrowingRun
 from geomdiag.checkpoints.series import Series
 from geomdiag.checkpoints.splits import Split, parse_split, split_from_value
 from geomdiag.errors import ArchitectureError, GeomdiagError, StoreError
+from geomdiag.live.cost import Clock, Cost
 from geomdiag.live.losses import Losses
 from geomdiag.live.memory import checkpoint_of, runner, untouched
-from geomdiag.live.sinks import PREFIX, Sink, scalars
+from geomdiag.live.place import Place
+from geomdiag.live.sinks import Sink, prospects, scalars
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,37 +28,7 @@ if TYPE_CHECKING:
     from geomdiag.analyzers.contract import Analyzer
     from geomdiag.tasks.contract import Task
 
-__all__ = ["Cost", "Monitor"]
-
-#: Writing the result may take this share of the time that passes between two writings: what is
-#: measured in between lies in the journal.
-WRITING = 0.05
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What watching has cost so far.
-
-    Attributes
-    ----------
-    seconds : float
-        Spent in the monitor.
-    share : float
-        Of the wall time since the monitor was made.
-    measured, skipped : int
-        Steps measured, and steps left out because the share was above `max_share`.
-    """
-
-    seconds: float
-    share: float
-    measured: int
-    skipped: int
-
-    def __str__(self) -> str:
-        text = (
-            f"{self.measured} steps measured in {self.seconds:.1f} s, {self.share:.1%} of the time"
-        )
-        return text + (f"; {self.skipped} skipped to stay in the budget" if self.skipped else "")
+__all__ = ["Monitor"]
 
 
 class Monitor:
@@ -139,23 +107,20 @@ class Monitor:
         quiet: bool = False,
     ) -> None:
         _check(every, max_share, if_exists, model, forward)
-        self.every, self.max_share = every, max_share
+        self.every = every
         self._module, self._name, self._quiet = module, name, quiet
         self._sinks: list[Sink] = list(sinks)
-        self._active = _is_first_process()
-        self._began = time.perf_counter()
-        self._spent, self._measured, self._skipped = 0.0, 0, 0
+        self._clock = Clock(max_share)
         self._losses = Losses()
         self._dataset: xr.Dataset | None = None
-        self._closed = False
-        self._unwritten = False
-        self._writing = 0.0  # seconds that the last writing took
-        self._written = -float("inf")
+        self._place: Place | None = None
+        self._closed = self._unwritten = self._resumed = self._cut = False
+        self._active = _is_first_process()
         if not self._active:
             return
-        with self._counted(), untouched():
-            self.out = None if out is None else store.check_target(out)
-            self._journal = None if self.out is None else store.Journal.beside(self.out)
+        with self._clock.counted(), untouched():
+            if out is not None:
+                self._place = Place(out, if_exists)
             first = checkpoint_of(module, 0, name=name)
             series = Series(
                 name=name,
@@ -165,36 +130,34 @@ class Monitor:
                 config=dict(config or {}),
                 split=_split(split),
             )
-            if forward is not None:
-                model = runner(module, forward)
             self._run = GrowingRun(
-                series, task, analyzers=analyzers, model=model, journal=self._journal
+                series,
+                task,
+                analyzers=analyzers,
+                model=model if forward is None else runner(module, forward),
+                journal=None if self._place is None else self._place.journal,
             )
             self._run.try_out(first)
-            self._begin(if_exists)
+            if self._place is not None:
+                self._continue(self._place)
 
-    def _begin(self, if_exists: str) -> None:
-        if self.out is None or self._journal is None:
-            return
-        if if_exists == "replace":
-            self._journal.clear()
-        self._journal.open()
-        previous = store.load(self.out) if if_exists == "continue" and _holds(self.out) else None
+    def _continue(self, place: Place) -> None:
+        """Take up what an earlier session left."""
+        previous = place.open()
         try:
             self._run.resume(previous)
         except StoreError as error:
             raise StoreError(
-                f"{self.out} cannot be continued: {error}. Choose another path for out, or "
+                f"{place.path} cannot be continued: {error}. Choose another path for out, or "
                 'if_exists="replace".'
             ) from error
         if previous is not None:
             self._losses.take(next(iter(previous.children.values())).to_dataset())
         if (kept := self._run.kept("history")) is not None:
             self._losses.unpack(kept)
-        self._unwritten = bool(self._journal.keys())
+        self._unwritten = bool(place.journal.keys())
+        # whether all rows are of an earlier session
         self._resumed = bool(self._run.rows)
-
-    _resumed = False  # whether the rows held so far are all of an earlier session
 
     # --- while it trains -----------------------------------------------------------------------
 
@@ -245,11 +208,11 @@ class Monitor:
         if not due:
             self._losses.record(step, given, keep=False)
             return False
-        if self._over_budget() and not force:
+        if self._clock.over_budget() and not force:
             self._skip(step)
             self._losses.record(step, given, keep=False)
             return False
-        with self._counted(), untouched():
+        with self._clock.counted(), untouched():
             return self._measure(step, given)
 
     def _measure(self, step: int, given: Mapping[str, Any]) -> bool:
@@ -263,68 +226,66 @@ class Monitor:
         self._closed = False
         self._losses.record(step, given, keep=True)
         try:
-            row = self._run.add(checkpoint)
-            if len(self._losses):
+            # rows in the journal stand beside those of the result, which has the dropped ones
+            row = self._run.add(checkpoint, safely=not self._cut)
+            if len(self._losses) and not self._cut:
                 self._run.keep("history", self._losses.pack())
         except StoreError as error:  # no reason to end a training: it stands in memory
             warnings.warn(f"step {step} is not safe yet: {error}", RuntimeWarning, stacklevel=4)
             row = self._run.rows[-1]
-        self._measured += 1
+        self._clock.measured += 1
         self._dataset = None
         self._unwritten, self._resumed = True, False
-        self._tell(step, self._values(row))
-        now = time.perf_counter()
-        if rewound or now - self._written >= self._writing / WRITING:
-            self._write_or_warn()
+        if self._sinks:
+            self._tell(step, scalars(assemble([row], self._run.static)))
+        if self._place is not None and (self._cut or self._place.worth_writing()):
+            try:
+                self.write()
+            except StoreError as error:
+                warnings.warn(str(error), RuntimeWarning, stacklevel=4)
         return True
 
     def _rewind(self, step: int, dropped: Sequence[int]) -> None:
         """Drop what a training that was taken up earlier passes anew; nothing is lost on disk."""
         held = [row.step for row in self._run.rows]
         if self._resumed and len(dropped) == len(held):
+            where = "" if self._place is None else self._place.path
             raise StoreError(
-                f"{self.out or 'the monitor'} holds a run from step {held[0]} to {held[-1]}, and "
-                f"the network at step {step} is another one: none of it would be left. Choose "
-                'another path for out, or if_exists="replace".'
+                f"{where} holds a run from step {held[0]} to {held[-1]}, and the network at step "
+                f"{step} is another one: none of it would be left. Choose another path for out, "
+                'or if_exists="replace".'
             )
         text = (
             f"at step {step} the network is not the one that was measured before: "
             f"{len(dropped)} steps from {dropped[0]} to {dropped[-1]} are dropped"
         )
-        if self.out is not None and _holds(self.out):
-            aside = _free(self.out, f"rewound-{step}")
-            store.save(self.tree, aside, _format(aside))
+        if self._place is not None and self._place.holds_result():
+            aside = self._place.set_aside(self.tree, f"rewound-{step}")
             text += f"; the result with them is kept as {aside.name}"
         self._run.drop(dropped)
+        self._cut = self._place is not None
         self._losses.rewind(dropped[0])
         self._run.notice(text)
         warnings.warn(text, RuntimeWarning, stacklevel=5)
 
-    def _over_budget(self) -> bool:
-        if self.max_share is None or not self._measured:
-            return False  # the first is measured in any case
-        return self.cost.share > self.max_share
-
     def _skip(self, step: int) -> None:
-        if not self._skipped:
+        share, most = self.cost.share, self._clock.max_share
+        if not self._clock.skipped:
             warnings.warn(
-                f"step {step} is skipped: measuring has taken {self.cost.share:.1%} of the time, "
-                f"more than max_share={self.max_share:g}; so are others until it is below",
+                f"step {step} is skipped: measuring has taken {share:.1%} of the time, more than "
+                f"max_share={most:g}; so are others until it is below",
                 RuntimeWarning,
                 stacklevel=3,
             )
-        self._skipped += 1
-        self._run.notice(
-            f"steps were skipped so that measuring stays below {self.max_share:.1%} of the time"
-        )
+        self._clock.skipped += 1
+        self._run.notice(f"steps were skipped so that measuring stays below {most:.1%} of the time")
 
     # --- what came of it -----------------------------------------------------------------------
 
     @property
     def cost(self) -> Cost:
         """What watching has cost so far."""
-        passed = max(time.perf_counter() - self._began, 1e-9)
-        return Cost(self._spent, self._spent / passed, self._measured, self._skipped)
+        return self._clock.cost
 
     @property
     def dataset(self) -> xr.Dataset:
@@ -342,15 +303,16 @@ class Monitor:
                     if self._active
                     else "this process does not measure: the first process of the training does"
                 )
-            with self._counted(), untouched():
+            with self._clock.counted(), untouched():
                 self._run.history = self._losses.history()
-                self._dataset = self._run.dataset(self._about())
+                self._dataset = self._run.dataset(self.cost.attrs())
         return self._dataset
 
     @property
     def tree(self) -> xr.DataTree:
         """The result as `geomdiag.analyze` gives it, with this run alone."""
-        return self._run.tree(self.dataset)
+        dataset = self.dataset  # or the error that says why there is none
+        return self._run.tree(dataset)
 
     @property
     def forecast(self) -> dict[str, Any]:
@@ -367,21 +329,9 @@ class Monitor:
         stage: str = summarise(self.tree)[0]["stage"]
         return stage
 
-    def _about(self) -> dict[str, Any]:
-        cost = self.cost
-        return {
-            "live_seconds": round(cost.seconds, 3),
-            "live_share": round(cost.share, 5),
-            "live_measured": cost.measured,
-            "live_skipped": cost.skipped,
-        }
-
-    def _values(self, row: Row) -> dict[str, float]:
-        return scalars(assemble([row], self._run.static)) if self._sinks else {}
-
     def _tell(self, step: int, values: Mapping[str, float]) -> None:
         """Hand values to the sinks; one that fails is left out from then on."""
-        for sink in list(self._sinks) if values else []:
+        for sink in list(self._sinks):
             try:
                 sink(step, values)
             except Exception as error:  # another library's, and no reason to end a training
@@ -403,39 +353,15 @@ class Monitor:
         StoreError
             If it cannot be written. What was measured is then still in the journal.
         """
-        if not self._active or self.out is None or not self._run.rows:
+        if self._place is None or not self._run.rows:
             return None
-        with self._counted(), untouched():
-            began = time.perf_counter()
+        with self._clock.counted(), untouched():
             self._dataset = None  # with what it has cost by now
-            store.save(self.tree, self.out, _format(self.out))
-            if self._journal is not None:
-                self._journal.clear()
-            self._unwritten = False
-            self._written = time.perf_counter()
-            self._writing = self._written - began
-            self._tell(int(self.dataset["step"].values[-1]), self._prospects())
-        return self.out
-
-    def _prospects(self) -> dict[str, float]:
-        """Return stage and forecast as numbers for the sinks."""
-        if not self._sinks:
-            return {}
-        found = {f"{PREFIX}/stage": float(self.dataset["stage"].values[-1])}
-        for mode, told in self.forecast.items():
-            if isinstance(told, dict):
-                middle, never = told["onset"].get("0.5"), told["never"]
-                for name, value in (("onset", middle), ("never", never)):
-                    if value is not None:
-                        found[f"{PREFIX}/forecast/{mode}/{name}"] = value
-        return found
-
-    def _write_or_warn(self) -> None:
-        try:
-            self.write()
-        except StoreError as error:
-            self._written = time.perf_counter()
-            warnings.warn(str(error), RuntimeWarning, stacklevel=5)
+            self._place.write(self.tree)
+            self._unwritten = self._cut = False
+            if self._sinks:
+                self._tell(int(self.dataset["step"].values[-1]), prospects(self.dataset))
+        return self._place.path
 
     def close(self, step: int | None = None) -> None:
         """Write what is not written yet, and say what it cost.
@@ -457,8 +383,8 @@ class Monitor:
         self._closed = True
         if self._unwritten:
             self.write()
-        if not self._quiet and self._measured:
-            where = "" if self.out is None else f"; result: {self.out}"
+        if not self._quiet and self._clock.measured:
+            where = "" if self._place is None else f"; result: {self._place.path}"
             sys.stderr.write(f"geomdiag: {self.cost}{where}\n")
 
     def __enter__(self) -> Self:
@@ -477,21 +403,6 @@ class Monitor:
             self.close()
         except GeomdiagError as problem:
             warnings.warn(str(problem), RuntimeWarning, stacklevel=2)
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Count the time spent in the outermost such block."""
-        if self._counting:
-            yield
-            return
-        self._counting, began = True, time.perf_counter()
-        try:
-            yield
-        finally:
-            self._counting = False
-            self._spent += time.perf_counter() - began
-
-    _counting = False
 
 
 def _check(every: int, max_share: float | None, if_exists: str, model: Any, forward: Any) -> None:
@@ -523,22 +434,3 @@ def _is_first_process() -> bool:
     return not (
         distributed.is_available() and distributed.is_initialized() and distributed.get_rank()
     )
-
-
-def _holds(path: Path) -> bool:
-    """Return whether a result lies at a path (a folder without anything in it is none)."""
-    return path.is_file() or (path.is_dir() and any(path.iterdir()))
-
-
-def _free(path: Path, word: str) -> Path:
-    """Return a path beside another one, of its kind, where nothing lies."""
-    stem, suffix = path.name.removesuffix(path.suffix), path.suffix
-    aside, number = path.with_name(f"{stem}.{word}{suffix}"), 1
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{stem}.{word}~{number}{suffix}")
-    return aside
-
-
-def _format(path: Path) -> store.Format:
-    return "netcdf" if path.suffix == ".nc" else "zarr"

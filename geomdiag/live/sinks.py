@@ -17,7 +17,7 @@ from geomdiag.errors import MissingExtraError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Sink", "mlflow", "scalars", "tensorboard", "wandb"]
+__all__ = ["Sink", "mlflow", "prospects", "scalars", "tensorboard", "wandb"]
 
 #: Begins the name of every number.
 PREFIX = "geometry"
@@ -51,6 +51,30 @@ def scalars(run: xr.Dataset) -> dict[str, float]:
         if math.isfinite(value := float(column[-1])):
             variable, _, labels = name.removesuffix("]").partition("[")
             found["/".join([PREFIX, variable, *labels.split(",")]).rstrip("/")] = value
+    return found
+
+
+def prospects(run: xr.Dataset) -> dict[str, float]:
+    """Return stage and forecast at a run's last step by their names in a sink.
+
+    Parameters
+    ----------
+    run : xr.Dataset
+        With what `geomdiag.dynamics` derives.
+
+    Returns
+    -------
+    dict of str to float
+        ``geometry/stage``; ``geometry/forecast/MODE/onset``, the median; and ``.../never``.
+    """
+    from geomdiag.dynamics.forecast import newest
+
+    found = {f"{PREFIX}/stage": float(run["stage"].values[-1])}
+    for mode, told in newest(run).items():
+        if isinstance(told, dict):
+            for name, value in (("onset", told["onset"]["0.5"]), ("never", told["never"])):
+                if value is not None:
+                    found[f"{PREFIX}/forecast/{mode}/{name}"] = value
     return found
 
 

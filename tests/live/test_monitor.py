@@ -187,6 +187,37 @@ def test_steps_that_are_passed_anew_are_replaced_and_kept_aside(tmp_path: Path) 
     xr.testing.assert_identical(stored(tmp_path / "run.rewound-30.nc")["loss"], old["loss"])
 
 
+def test_a_kill_while_steps_are_replaced_leaves_no_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run.nc"
+    network = fresh()
+    with quick(network, out) as monitor:
+        trained = run(network, monitor.step, every=10)
+    network.load_state_dict(trained.states[20])
+
+    class KilledError(Exception):
+        """Stands for the end of the process."""
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    resumed = quick(network, out)
+    with monkeypatch.context() as patch:
+        patch.setattr("geomdiag.live.place.Place.write", killed)
+        with (
+            pytest.warns(RuntimeWarning, match="are dropped"),
+            pytest.raises(KilledError),
+        ):
+            run(network, resumed.step, start=20, seed=9, steps=10)
+    old = stored(out)
+    again = quick(network, out)
+    for step, digest in zip(old["step"].values, old["digest"].values, strict=True):
+        network.load_state_dict(trained.states[int(step)])
+        assert not again.step(int(step))  # every row is still that of the old branch
+        assert again.dataset["digest"].sel(step=step).item() == digest
+
+
 def test_another_training_does_not_replace_a_result_unasked(tmp_path: Path) -> None:
     out = tmp_path / "run.nc"
     network = fresh()
@@ -265,7 +296,7 @@ def test_cost_is_measured_and_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert cost.seconds / cost.share >= 0.2
     written = capsys.readouterr()
     assert written.out == ""
-    assert "1 steps measured in" in written.err
+    assert "1 step measured in" in written.err
     assert str(tmp_path / "run.nc") in written.err
     attrs = stored(tmp_path / "run.nc").attrs
     assert 0 < attrs["live_seconds"] <= cost.seconds

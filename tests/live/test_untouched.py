@@ -90,6 +90,24 @@ def test_unchanged_buffers_are_not_written_while_gradients_wait() -> None:
     assert network.embedding.weight.grad is not None
 
 
+def test_the_network_inside_a_distributed_wrapper_is_run() -> None:
+    class DistributedDataParallel(torch.nn.Module):
+        """Called like torch's own, whose forward waits for the other processes."""
+
+        def __init__(self, module: torch.nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, _: Tensor) -> Tensor:
+            raise AssertionError("the wrapper was run")
+
+    wrapped = DistributedDataParallel(fresh())
+    monitor = Monitor(wrapped, "modadd:p=7", analyzers=["fit"], forward=forward)
+    monitor.step(0)
+    assert monitor.dataset["status"].item() == "ok"
+    assert wrapped.training
+
+
 def test_the_users_own_settings_do_not_reach_the_numbers_and_are_kept() -> None:
     def measured() -> Any:
         monitor = Monitor(fresh(), "modadd:p=7", analyzers=["default", "gradient"])
