@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import io
 import lzma
@@ -313,11 +312,10 @@ def test_bombs_are_refused_soon(tmp_path: Path) -> None:
     nothing = bytes(1 << 20)
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
-        archive.addfile(member("step_1.pt", size=100 << 20), _Zeros())
+        archive.addfile(member("step_1.pt", size=66 << 20), _Zeros())
     for name, packed in (
         ("a.tar.gz", gzip.compress(tar.getvalue(), 1)),
         ("a.tar.xz", lzma.compress(tar.getvalue(), preset=0)),
-        ("a.tar.bz2", bz2.compress(tar.getvalue(), 1)),
     ):
         (tmp_path / name).write_bytes(packed)
         began = time.perf_counter()
@@ -328,7 +326,7 @@ def test_bombs_are_refused_soon(tmp_path: Path) -> None:
         zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as packed_,
         packed_.open("step_1.safetensors", "w") as file,
     ):
-        for _ in range(100):
+        for _ in range(66):
             file.write(nothing)
     with pytest.raises(CheckpointError, match="refused as a zip bomb"):
         open_runs(tmp_path / "a.zip")

@@ -362,14 +362,15 @@ def test_where_no_copy_has_room_the_digest_is_read_in_place(
 
 
 def test_copies_are_removed_at_the_end(tmp_path: Path) -> None:
-    path = KINDS["pytorch"].write(tmp_path / "step_1.pt", STATE)
+    path = safetensors(tmp_path / "step_1.safetensors", STATE)
     (tmp_path / "tmp").mkdir()
     script = textwrap.dedent(f"""
         import os, fsspec
         from geomdiag.checkpoints import open_runs
 
-        fsspec.filesystem("memory").put({str(path)!r}, "/run/step_1.pt")
-        open_runs("memory://run")
+        fsspec.filesystem("memory").put({str(path)!r}, "/run/step_1.safetensors")
+        (series,) = open_runs("memory://run").values()
+        series[0].digest
         assert os.listdir({str(tmp_path / "tmp")!r})
     """)
     result = subprocess.run(
