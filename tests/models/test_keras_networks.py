@@ -20,6 +20,7 @@ from geomdiag.checkpoints import open_runs
 from geomdiag.checkpoints.formats.keras_description import MOST_BYTES, described
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
+from geomdiag.models.architectures.keras_layers import KNOWN
 from geomdiag.tasks import task
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -327,6 +328,12 @@ def test_tensors_must_be_those_of_the_description() -> None:
     found["layers.dense_7.vars.0"] = kernel
     with pytest.raises(ArchitectureError, match=r"'layers\.dense_7\.vars\.0'.* has no place in it"):
         models.recognise(found, config)
+
+
+def test_the_page_lists_the_layers_that_are_run() -> None:
+    page = Path(__file__).parents[2] / "docs" / "architectures.md"
+    listed = page.read_text().partition("operations that are run:")[2].partition("Everything")[0]
+    assert {name.strip("` \n") for name in listed.split(",")} == KNOWN
 
 
 def test_huge_descriptions_are_refused_quickly() -> None:
