@@ -47,6 +47,10 @@ FILES = {
 }
 #: Blocks that a page shows before the one that makes what they need: they run after it.
 LATER = {("docs/embedding-only.md", 0): 1}
+#: Pages whose Python, so many blocks of it, is run by tests of their own.
+ELSEWHERE = {"docs/live.md": ("tests/live/test_live_page.py", 6)}
+#: What is added to commands that would go on for ever.
+ADDED = {"geomdiag watch runs/ --task modadd --report runs.html": " --once"}
 #: Number of blocks that are not run, by page: none escapes by accident.
 LEFT_OUT = {
     "CONTRIBUTING.md": 2,
@@ -96,8 +100,18 @@ def test_what_is_not_run_is_listed_here() -> None:
     assert found == LEFT_OUT
 
 
+@pytest.mark.parametrize("page", ELSEWHERE)
+def test_what_is_run_elsewhere_is_there(page: str) -> None:
+    file, count = ELSEWHERE[page]
+    assert Path(page).name in (ROOT / file).read_text(encoding="utf-8")
+    mine = [block for block in BLOCKS if block.page == page and block.language == "python"]
+    assert len(mine) == count
+
+
 def runs(block: Block) -> bool:
-    return block.language in ("python", "console") and not block.why_not
+    if block.why_not or (block.language == "python" and block.page in ELSEWHERE):
+        return False
+    return block.language in ("python", "console")
 
 
 @pytest.fixture(scope="session")
@@ -200,7 +214,7 @@ def test_blocks_run(
                 printed = output.getvalue()
                 continue
             for command, shown in commands(block):
-                done = shell(command, folder, tmp_path / "bin")
+                done = shell(command + ADDED.get(command, ""), folder, tmp_path / "bin")
                 assert done.returncode == 0, f"{block.where}: {command}\n{done.stderr}{done.stdout}"
                 if shown:
                     assert not (found := difference(shown, done.stdout)), f"{block.where}: {found}"
