@@ -31,7 +31,9 @@ from geomdiag.checkpoints.trackers import (
     mlflow_records,
     version_of,
     wandb_files,
+    wandb_logs,
 )
+from geomdiag.checkpoints.wandb_log import read_log
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
 __all__ = ["Opened", "assemble", "open_group"]
@@ -175,9 +177,12 @@ def _collect(opened: Opened) -> Sidecars:
         exclude={file.path for file in group.files}
         | {folder / "meta.yaml" for folder in folders if is_mlflow_run(folder)},
     )
-    settings, curves = mlflow_records(group.root)
-    beside.config = {**settings, **beside.config}
-    beside.curves += curves
+    for settings, curves in (
+        mlflow_records(group.root),
+        *(read_log(log) for log in wandb_logs(group.root)),
+    ):
+        beside.config = {**settings, **beside.config}
+        beside.curves += curves
     return beside
 
 

@@ -126,10 +126,12 @@ def place(
     wanted = standard_values(values)
     chosen = steps.get(unit) if unit in steps else next(iter(steps.values()), None)
     if chosen is not None and unit and unit not in steps:
-        other = next(iter(steps))
         # With one batch an epoch the two coincide; only then may one stand for the other.
-        if 2 * len(set(chosen) & set(entries)) < max(len(entries), 1):
+        shared = {other: len(set(column) & set(entries)) for other, column in steps.items()}
+        other = max(shared, key=shared.__getitem__)
+        if 2 * shared[other] < max(len(entries), 1):
             return [], [f"{source}: counts in {other}s, the checkpoints in {unit}s; left out"]
+        chosen = steps[other]
     for name, column in wanted.items():
         row = np.asarray(column, dtype=np.float64).ravel()
         at = _steps_for(len(row), chosen, entries)

@@ -1,4 +1,4 @@
-"""Folders that experiment trackers leave: W&B runs and artifact versions, MLflow runs.
+"""Folders that trackers and exporters leave: W&B runs and artifact versions, MLflow runs, logs.
 
 Layouts, looked up in wandb 0.31 and mlflow 3.17:
 
@@ -29,6 +29,7 @@ __all__ = [
     "unwrapped",
     "version_of",
     "wandb_files",
+    "wandb_logs",
 ]
 
 #: W&B's file of last values.
@@ -78,6 +79,18 @@ def wandb_files(root: AnyPath) -> list[AnyPath]:
             match = _WANDB_RUN.fullmatch(run.name)
             if match and match["id"] in tokens:
                 found.append(run / "files")
+    return found
+
+
+def wandb_logs(root: AnyPath) -> list[AnyPath]:
+    """Return the logs of the W&B run that a run's folder is, lies in, or is an artifact of."""
+    above = [each for each in (root, *root.parents[:3]) if _WANDB_RUN.fullmatch(each.name)]
+    found: list[AnyPath] = []
+    for home in (*above, *(files.parent for files in wandb_files(root))):
+        match = _WANDB_RUN.fullmatch(home.name)
+        log = home / f"run-{match['id'] if match else ''}.wandb"
+        if log.is_file():
+            found.append(log)
     return found
 
 

@@ -143,15 +143,99 @@ def test_an_artifact_finds_the_settings_of_its_run(tmp_path: Path) -> None:
     assert series.unit == "epoch"
 
 
-def test_a_real_run_of_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("counted", [{}, {"epoch": 0}, {"global_step": 0}])
+def test_a_real_run_of_wandb(
+    counted: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wandb = pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    with wandb.init(mode="offline", dir=tmp_path, config={"seed": 3}) as run:
-        for step in (0, 10):
+    steps = [0, 10, 20, 30]
+    with wandb.init(mode="offline", dir=tmp_path, config={"seed": 3, "model": {"d": 8}}) as run:
+        for number, step in enumerate(steps):
             pytorch(Path(run.dir) / f"step_{step}.pt", state(step))
+            told = {key: step if key == "global_step" else number for key in counted}
+            run.log({"train_loss": 1 / (1 + step), **told}, step=step)
+            run.log({"val": {"acc": number / 3}, "other": [1, 2]}, step=step)
+        run.config["lr"] = 0.5
     series = only(tmp_path)
     assert series.name == f"wandb/{Path(run.dir).parent.name}"
-    assert series.steps.tolist() == [0, 10]
+    assert series.steps.tolist() == steps
+    assert series.config == {"seed": 3, "model": {"d": 8}, "lr": 0.5}
+    assert series.history is not None
+    assert series.history.step.tolist() == steps
+    expected = [1 / (1 + step) for step in steps]
+    np.testing.assert_allclose(series.history.values["train_loss"], expected)
+    np.testing.assert_allclose(series.history.values["heldout_accuracy"], np.arange(4) / 3)
+
+
+def varint(number: int) -> bytes:
+    out = b""
+    while number > 0x7F:
+        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
+    return out + bytes([number])
+
+
+def stretch(field: int, content: bytes) -> bytes:
+    return varint(field << 3 | 2) + varint(len(content)) + content
+
+
+def items(values: dict[str, Any]) -> bytes:
+    return b"".join(
+        stretch(1, stretch(2, key.encode()) + stretch(16, json.dumps(value).encode()))
+        for key, value in values.items()
+    )
+
+
+def log_of(records: list[bytes]) -> bytes:
+    """Return a log as W&B writes it: records in pieces that end where a block does."""
+    out = b":W&B\xe1\xbe\x00"
+    for record in records:
+        first = True
+        while True:
+            left = (32 << 10) - len(out) % (32 << 10)
+            if left < 7:
+                out += bytes(left)
+                continue
+            piece, record = record[: left - 7], record[left - 7 :]
+            kind = (1 if first else 4) if not record else (2 if first else 3)
+            out += bytes(4) + len(piece).to_bytes(2, "little") + bytes([kind]) + piece
+            first = False
+            if not record:
+                break
+    return out
+
+
+def test_a_long_log_and_a_torn_one(tmp_path: Path) -> None:
+    home = tmp_path / "wandb" / "offline-run-20261124_121314-k3x9"
+    (home / "files").mkdir(parents=True)
+    steps = list(range(0, 20_000, 10))
+    for step in steps[::500]:
+        pytorch(home / "files" / f"step_{step}.pt", state(step))
+    records = [
+        stretch(17, stretch(4, items({"_wandb": {}, "seed": 3}))),
+        stretch(2, items({"table": "x" * 70_000, "train_loss": -1.0, "_step": -5})),
+        *(stretch(2, items({"train_loss": step / 2, "_step": step})) for step in steps),
+        stretch(2, items({"train_loss": float("nan"), "_step": 20_000})),
+        stretch(5, items({"seed": 4})),
+    ]
+    whole = log_of(records)
+    assert len(whole) > 3 * (32 << 10)
+    log = home / "run-k3x9.wandb"
+    log.write_bytes(whole)
+    series = only(tmp_path)
+    assert series.config == {"seed": 4}
+    assert series.history is not None
+    assert series.history.step.tolist() == [-5, *steps]
+    assert series.history.values["train_loss"].tolist() == [-1.0, *(s / 2 for s in steps)]
+    for share in range(1, 10):  # what a killed run leaves
+        log.write_bytes(whole[: len(whole) * share // 10])
+        series = only(tmp_path)
+        assert series.steps.tolist() == steps[::500]
+        found = series.history.values["train_loss"].tolist()[1:] if series.history else []
+        assert found == [step / 2 for step in steps[: len(found)]]
+        assert share < 8 or len(found) > 100
+    log.write_bytes(whole[:90] + b"\xff" * 40 + whole[130:])
+    assert only(tmp_path).steps.tolist() == steps[::500]
 
 
 # --- MLflow ------------------------------------------------------------------------------------
