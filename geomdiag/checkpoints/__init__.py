@@ -3,6 +3,7 @@
 `open_runs` is the door; `FORMATS` names the formats; one file each in ``formats/``.
 """
 
+from geomdiag.checkpoints.paths import RemotePath
 from geomdiag.checkpoints.runs import FORMATS, Runs, open_runs
 from geomdiag.checkpoints.series import Checkpoint, History, Series, TensorMap, TensorSpec
 from geomdiag.checkpoints.splits import Split, parse_split
@@ -11,6 +12,7 @@ __all__ = [
     "FORMATS",
     "Checkpoint",
     "History",
+    "RemotePath",
     "Runs",
     "Series",
     "Split",
