@@ -64,8 +64,8 @@ def test_result_is_that_of_analyze_and_half_files_are_no_errors(
     geomdiag: Command, trained: Path, tmp_path: Path
 ) -> None:
     growing = tmp_path / "growing"
-    with writing(trained, growing, pause=0.12):
-        result = geomdiag("watch", growing, *QUICK, *OFTEN, "--until-idle", "1.5")
+    with writing(trained, growing, pause=0.06):
+        result = geomdiag("watch", growing, *QUICK, *OFTEN, "--until-idle", "1")
     assert result.exit_code == 0, result.output
     assert "failed" not in result.output
     lines = [line for line in result.stdout.splitlines() if "new checkpoint" in line]
