@@ -146,14 +146,14 @@ def _told(error: BaseException) -> str:
 
 
 @contextmanager
-def _as_os_error(what: str) -> Iterator[None]:
+def _as_os_error() -> Iterator[None]:
     """Let whatever a protocol's package raises be an OSError, which the readers expect."""
     try:
         yield
     except (OSError, CheckpointError):
         raise
     except Exception as error:
-        raise OSError(f"{what}: {_told(error)}") from error
+        raise OSError(_told(error)) from error
 
 
 class FileSystem(Source):
@@ -214,7 +214,7 @@ class FileSystem(Source):
             at = self._at(folder)
             if self.web:  # without the slash a link in the page would mean another place
                 at = f"{at.rstrip('/')}/"
-            with _as_os_error(self.spell(folder)):
+            with _as_os_error():
                 rows = self.system.ls(at, detail=True)
             self._listings[folder] = self._children(folder, at, rows)
         return self._listings[folder]
@@ -248,7 +248,7 @@ class FileSystem(Source):
     def _facts(self, inside: str) -> Mapping[str, Any]:
         """Return what the server says about a file or folder; raises OSError."""
         if inside not in self.known:
-            with _as_os_error(self.spell(inside)):
+            with _as_os_error():
                 facts = self._web_facts(inside) if self.web else self.system.info(self._at(inside))
             self.known[inside] = facts
         return self.known[inside]
@@ -314,7 +314,7 @@ class FileSystem(Source):
         if size is None or self._whole_only or self._facts(inside).get("partial") is False:
             return self.open_copy(inside)
         options = {"size": size} if self.web else {}  # it would ask again
-        with _as_os_error(self.spell(inside)):
+        with _as_os_error():
             file = self.system.open(
                 self._at(inside), "rb", block_size=_CHUNK, cache_type="none", **options
             )
@@ -335,7 +335,7 @@ class FileSystem(Source):
         # One request for all, and none for the size.
         options = {"block_size": 0, "size": self.size(inside)} if self.web else {}
         with (
-            _as_os_error(self.spell(inside)),
+            _as_os_error(),
             self.system.open(self._at(inside), "rb", **options) as file,
         ):
             while chunk := file.read(_CHUNK):
@@ -377,7 +377,7 @@ class _Ranges(io.RawIOBase):
         count = max(0, min(len(view), self._size - self._at))
         if not count:
             return 0
-        with _as_os_error(self._source.spell(self._inside)):
+        with _as_os_error():
             try:
                 self._file.seek(self._at)
                 data = self._file.read(count)
