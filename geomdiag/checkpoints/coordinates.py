@@ -93,11 +93,12 @@ def coordinates_of(names: Iterable[str]) -> tuple[dict[str, Coordinate], list[st
 
 
 def _implicit(text: str) -> Iterator[tuple[str, Coordinate]]:
-    for match in _BARE.finditer(text):
+    found = list(_BARE.finditer(text))
+    for match in found:
         value = _value("", match["value"])
         if match["p"] is None:
             yield match["key"].replace("-", "_"), value
-        elif isinstance(value, int):
+        elif isinstance(value, int) and (value > 9 or len(found) > 1):  # p3 may be part 3
             yield match["p"], value
 
 
@@ -108,15 +109,16 @@ def _explicit(text: str) -> Iterator[tuple[str, Coordinate]]:
             continue
         key = _key(head)
         for between in middle[:-1]:  # "0.1_seed" of "lr=0.1_seed=3"
-            value, after = _parted(between)
+            value, after = _parted(key, between)
             if key and value is not None:
                 yield key, _value(key, value)
             key = after
         last = middle[-1].rstrip("_- ").lstrip()
-        if match := re.match(rf"({_NUMBER})(?=[_\- ]+[A-Za-z])", last):
+        match = re.match(rf"({_NUMBER})[_\- ]+(?P<more>.)", last)
+        if match and not _NAMES.fullmatch(key.lower()):
+            if not (match["more"].isalpha() and key.lower() in _SETTINGS):
+                continue  # seed=3_5, arch=2_layers
             last = match[1]  # lr=0.1_mlp
-        elif re.match(rf"{_NUMBER}[_\- ]", last):
-            continue  # seed=3_5
         if key and last and len(last) <= _LONGEST:
             yield key, _value(key, last)
 
@@ -138,10 +140,14 @@ def _known_ending(text: str) -> str:
     return next((each for each in endings if each.lower() in _SETTINGS), "")
 
 
-def _parted(text: str) -> tuple[str | None, str]:
-    """Return the value and the key of what stands between two equals signs."""
+def _parted(key: str, text: str) -> tuple[str | None, str]:
+    """Return the value of `key` and the next key: what stands between two equals signs."""
     if match := re.fullmatch(rf"({_NUMBER})[_\- ]+([A-Za-z].*)", text):
-        return match[1], _key(match[2])
+        after = match[2]
+        sure = key.lower() in _SETTINGS or not re.search(r"[_-]", after)
+        if sure or _known_ending(after) == after.replace("-", "_"):
+            return match[1], _key(after)
+        return None, ""  # "arch=2_layer_seed=3"
     tokens = [token for token in re.split(r"[_-]", text) if token]
     known = _known_ending(text)
     if known and len(tokens) - 1 == known.count("_") + 1:

@@ -30,6 +30,13 @@ Expected = dict[str, int | float | str]
         ("opt=adam_weight_decay=0.1", {"opt": "adam", "weight_decay": 0.1}),
         ("opt=sgd_nesterov_my_seed=4", {}),  # where the key begins, nobody can tell
         ("mlp-p31-seed=0", {"seed": 0}),
+        ("lr=0.1_my_key=3", {"lr": 0.1, "my_key": 3}),
+        ("alpha=0.1_beta=2", {"alpha": 0.1, "beta": 2}),
+        ("alpha=0.1_weight_decay=2", {"alpha": 0.1, "weight_decay": 2}),
+        ("arch=2_layer_seed=3", {}),
+        ("arch=2_layers", {}),
+        ("name=2_layers", {"name": "2_layers"}),
+        ("lr=0.1_mlp", {"lr": 0.1}),
         ("fn_ab12_00000_0_lr=0.0100,wd=1_2026-11-24_12-00-00", {"lr": 0.01, "wd": 1}),
         ("id=12e5", {"id": "12e5"}),
         ("run_hash=0042", {"run_hash": "0042"}),
@@ -53,6 +60,9 @@ Expected = dict[str, int | float | str]
         ("wd0p1", {}),
         ("p0.3", {}),  # a probability? a dropout? not the modulus
         ("ap97", {}),
+        ("p97", {"p": 97}),
+        ("exp_p3", {}),
+        ("p5_seed1", {"p": 5, "seed": 1}),
         ("exp-3", {}),
         ("v2", {}),
         ("resnet50", {}),
