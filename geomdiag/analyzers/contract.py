@@ -82,7 +82,30 @@ def describe(
     reference: str = "",
     higher_is_better: bool | None = None,
 ) -> tuple[Sequence[str], Any, Mapping[str, Any]]:
-    """Return an xarray variable tuple with the attributes every result carries."""
+    """Return an xarray variable tuple with the attributes every result carries.
+
+    Parameters
+    ----------
+    dims : sequence of str
+        Names of the dims of `values`.
+    values : array
+        Numbers, or texts.
+    long_name : str
+        What it is, in a few words.
+    units : str
+        ``"1"`` for plain numbers.
+    definition : str
+        How it is computed, so that it could be computed again.
+    reference : str
+        Source, e.g. ``"arXiv:2603.01968"``; several with semicolons.
+    higher_is_better : bool, optional
+        Which direction is better, where that has a meaning.
+
+    Returns
+    -------
+    tuple
+        Dims, values and attributes, for `xarray.Dataset`.
+    """
     attrs: dict[str, Any] = {"long_name": long_name, "units": units, "definition": definition}
     if reference:
         attrs["reference"] = reference

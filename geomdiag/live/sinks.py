@@ -86,6 +86,11 @@ def tensorboard(to: Any) -> Sink:
     to : SummaryWriter or path
         Of ``torch.utils.tensorboard`` (or tensorboardX), or the folder of a new one.
 
+    Returns
+    -------
+    Sink
+        Call it with a step and numbers by name; `Monitor` does.
+
     Raises
     ------
     MissingExtraError
@@ -116,6 +121,11 @@ def wandb(run: Any = None) -> Sink:
     ----------
     run : wandb.Run, optional
         By default the one that ``wandb.init`` began.
+
+    Returns
+    -------
+    Sink
+        Call it with a step and numbers by name; `Monitor` does.
 
     Raises
     ------
@@ -148,6 +158,11 @@ def mlflow(run_id: str | None = None) -> Sink:
     ----------
     run_id : str, optional
         By default the active run.
+
+    Returns
+    -------
+    Sink
+        Call it with a step and numbers by name; `Monitor` does.
 
     Raises
     ------

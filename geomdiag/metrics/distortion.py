@@ -162,10 +162,26 @@ def distortions(
 ) -> dict[str, float]:
     """Return the Euclidean measures and, under names with ``_intrinsic``, the intrinsic ones.
 
-    Parameters and errors as `distortion`. Also ``components_intrinsic``, the number of
-    parts that the nearest-neighbour graph fell into before they were joined. Calls for the
-    same points and other metrics may share a dict, empty at first: shortest paths depend on
-    the number of neighbours alone.
+    Parameters
+    ----------
+    points : (n, columns) array
+        Rows are tokens.
+    metric : (n, n) array or TargetMetric
+        The task's distances.
+    shared : dict, optional
+        Empty at first; what calls for the same points and other metrics share, as shortest
+        paths depend on the number of neighbours alone.
+
+    Returns
+    -------
+    dict of str to float
+        As `distortion`, twice. Also ``components_intrinsic``, the number of parts that the
+        nearest-neighbour graph fell into before they were joined.
+
+    Raises
+    ------
+    ValueError
+        As `distortion`.
     """
     target = metric if isinstance(metric, TargetMetric) else target_metric(metric)
     key = target.degree.tobytes()

@@ -167,13 +167,61 @@ def _projector(
 
 
 def restricted_loss(logits: Array, key: Iterable[int], **group: Any) -> float:
-    """Return `ProgressLosses.restricted`; see `progress_losses` for the arguments."""
+    """Return the loss, over all inputs, of the mean logits and their key components alone.
+
+    Parameters
+    ----------
+    logits : (n, classes) array
+        All inputs' logits.
+    key : iterable of int
+        Key blocks; in the cyclic group frequencies, 1 ... m // 2.
+    **group
+        The group, as `geomdiag.metrics.progress.progress_losses` takes it.
+
+    Returns
+    -------
+    float
+        Nats.
+
+    Raises
+    ------
+    ValueError
+        As there.
+
+    References
+    ----------
+    Nanda et al. 2023, arXiv 2301.05217.
+    """
     none = np.zeros(len(logits), dtype=bool)
     return progress_losses(logits, key, **{**group, "train": none}).restricted
 
 
 def excluded_loss(logits: Array, key: Iterable[int], **group: Any) -> float:
-    """Return `ProgressLosses.excluded`; see `progress_losses` for the arguments."""
+    """Return the loss, over the train inputs, of the logits without their key components.
+
+    Parameters
+    ----------
+    logits : (n, classes) array
+        All inputs' logits.
+    key : iterable of int
+        Key blocks; in the cyclic group frequencies, 1 ... m // 2.
+    **group
+        The group, as `geomdiag.metrics.progress.progress_losses` takes it, ``train`` included.
+
+    Returns
+    -------
+    float
+        Nats; NaN where no input of the group was trained on.
+
+    Raises
+    ------
+    ValueError
+        As there.
+
+    References
+    ----------
+    Nanda et al. 2023, arXiv 2301.05217.
+    """
     return progress_losses(logits, key, **group).excluded
 
 

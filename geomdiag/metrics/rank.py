@@ -167,7 +167,22 @@ def entropy_rank_squared(matrix: Array, *, center: bool = True) -> Array:
     """Return the exponential of the entropy of the shares of variance.
 
     As `entropy_rank` with ``q_i = σ_i² / Σσ²``; other libraries give this the same name.
-    Parameters, result and errors as `entropy_rank`.
+
+    Parameters
+    ----------
+    matrix : (..., rows, columns) array
+    center : bool
+        Whether to subtract the mean row first.
+
+    Returns
+    -------
+    (...) float array
+        As `entropy_rank`.
+
+    Raises
+    ------
+    ValueError
+        As `effective_dimension`.
     """
     return _entropy_exponential(_relative(_spectrum(matrix, center)) ** 2)
 
@@ -175,7 +190,21 @@ def entropy_rank_squared(matrix: Array, *, center: bool = True) -> Array:
 def participation_ratio(matrix: Array, *, center: bool = True) -> Array:
     """Return ``(Σλ)² / Σλ²`` with ``λ = σ²``: between 1 and the rank.
 
-    Parameters, result and errors as `entropy_rank`.
+    Parameters
+    ----------
+    matrix : (..., rows, columns) array
+    center : bool
+        Whether to subtract the mean row first.
+
+    Returns
+    -------
+    (...) float array
+        As `entropy_rank`.
+
+    Raises
+    ------
+    ValueError
+        As `effective_dimension`.
 
     References
     ----------
@@ -187,8 +216,23 @@ def participation_ratio(matrix: Array, *, center: bool = True) -> Array:
 def stable_rank(matrix: Array, *, center: bool = True) -> Array:
     """Return ``‖A‖_F² / ‖A‖₂²``: between 1 and the rank.
 
-    Parameters, result and errors as `entropy_rank`; the definition in the literature is
-    that of the raw matrix (``center=False``).
+    The definition in the literature is that of the raw matrix (``center=False``).
+
+    Parameters
+    ----------
+    matrix : (..., rows, columns) array
+    center : bool
+        Whether to subtract the mean row first.
+
+    Returns
+    -------
+    (...) float array
+        As `entropy_rank`.
+
+    Raises
+    ------
+    ValueError
+        As `effective_dimension`.
 
     References
     ----------
@@ -219,7 +263,22 @@ def nuclear_norm(matrix: Array) -> Array:
 
 
 def frobenius_norm(matrix: Array) -> Array:
-    """Return the root of the sum of squared entries; otherwise as `nuclear_norm`."""
+    """Return the root of the sum of squared entries of the matrix as it stands.
+
+    Parameters
+    ----------
+    matrix : (..., rows, columns) array
+
+    Returns
+    -------
+    (...) float array
+        In the units of the matrix; a float for one matrix.
+
+    Raises
+    ------
+    ValueError
+        As `effective_dimension`.
+    """
     matrix = finite_matrix(matrix, batch=True)
     xp = namespace(matrix)
     flat = xp.reshape(xp.abs(matrix), (*matrix.shape[:-2], -1))
@@ -229,7 +288,22 @@ def frobenius_norm(matrix: Array) -> Array:
 
 
 def spectral_norm(matrix: Array) -> Array:
-    """Return the largest singular value; otherwise as `nuclear_norm`."""
+    """Return the largest singular value of the matrix as it stands.
+
+    Parameters
+    ----------
+    matrix : (..., rows, columns) array
+
+    Returns
+    -------
+    (...) float array
+        In the units of the matrix; a float for one matrix.
+
+    Raises
+    ------
+    ValueError
+        As `effective_dimension`.
+    """
     return _spectrum(matrix, center=False)[..., 0]
 
 
@@ -287,6 +361,11 @@ def norms(matrix: Array) -> dict[str, float]:
     Parameters
     ----------
     matrix : (rows, columns) array
+
+    Returns
+    -------
+    dict of str to float
+        In the units of the matrix.
 
     Raises
     ------

@@ -114,7 +114,13 @@ def task(spec: str | Task, **parameters: Any) -> Task:
 
 
 def task_families() -> tuple[TaskFamily, ...]:
-    """Return every known family, with what a listing wants to show of it."""
+    """Return every known family, with what a listing wants to show of it.
+
+    Returns
+    -------
+    tuple of TaskFamily
+        In the order of the registry.
+    """
     families = []
     for name in TASKS:
         factory = TASKS[name]

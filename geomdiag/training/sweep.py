@@ -83,7 +83,23 @@ def load_recipes(path: str | Path) -> list[Recipe]:
 
 
 def sweep_name(path: str | Path) -> str | None:
-    """Return the name of the sweep in a TOML file; None where the file is a single recipe."""
+    """Return the name of the sweep in a TOML file.
+
+    Parameters
+    ----------
+    path : path
+        A recipe or a sweep.
+
+    Returns
+    -------
+    str or None
+        None where the file is a single recipe.
+
+    Raises
+    ------
+    RecipeError
+        If it cannot be read.
+    """
     values = read_toml(Path(path))
     return values["name"] if "sweep" in values else None
 

@@ -123,6 +123,20 @@ def test_pictures_are_what_the_code_draws(name: str, tmp_path: Path) -> None:
     assert committed.read_bytes() == drawn.read_bytes(), "run docs/make_diagnostic_figures.py"
 
 
+def test_public_functions_document_what_they_take_and_return() -> None:
+    validate = pytest.importorskip("numpydoc.validate").validate
+    wanted = {"GL08", "PR01", "PR02", "RT01"}  # a docstring, every parameter, the result
+    wrong = [
+        f"{module}.{name}: {text}"
+        for module in PUBLIC
+        for name in importlib.import_module(module).__all__
+        if inspect.isfunction(getattr(importlib.import_module(module), name))
+        for code, text in validate(f"{module}.{name}")["errors"]
+        if code in wanted
+    ]
+    assert not wrong
+
+
 def test_examples_in_docstrings_run() -> None:
     finder = doctest.DocTestFinder()
     runner = doctest.DocTestRunner()
