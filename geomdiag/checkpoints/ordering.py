@@ -103,15 +103,15 @@ def _number(items: Sequence[Item], unit: str, notices: list[str]) -> None:
     stored = any(item.entry.steps for item in items)
     for item in items:
         steps, named = item.entry.steps, item.file.stem
+        form = item.file.format
+        saves = form is not None and form.name == "tensorflow"  # ckpt-3: the third one saved
         if steps:
             item.step = steps.get(unit, next(iter(steps.values())))
             item.source = "metadata"
-            form = item.file.format
-            saves = form is not None and form.name == "tensorflow"  # ckpt-3: the third one saved
             comparable = named.unit in ("", *steps) and not item.entry.member and not saves
             if named.step is not None and comparable and named.step not in steps.values():
                 differing.append(item)
-        elif named.step is not None and not (stored and named.unit == VERSION):
+        elif named.step is not None and not (stored and (saves or named.unit == VERSION)):
             item.step, item.source = named.step, "file name"
     if any(
         item.step is not None and not item.entry.steps and item.file.stem.unit == VERSION
@@ -208,7 +208,9 @@ def _step_beside(scalars: Mapping[str, Any], word: str) -> int | None:
         keys += _LAST_KEYS
     for key in keys:
         value = scalars.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if abs(value) < 2**62 and value == int(value):  # neither infinite nor NaN
             return int(value)
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import resource
 import struct
 import subprocess
@@ -13,9 +14,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import fuzzing
 import numpy as np
 import pytest
-from checkpoint_makers import KINDS, STATE, exported, torchscript
+import torch
+from checkpoint_makers import KINDS, STATE, exported, tensors, torchscript
 
 from geomdiag.checkpoints import open_runs
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
@@ -184,3 +187,99 @@ def test_a_large_header_takes_little_memory(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) < 500 * 1024  # KiB
+
+
+SAVED = tensors({"w": np.ones((2, 3))})
+NUMBERS = [math.inf, -math.inf, math.nan, 10**30, -(10**30), 2.5]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("kind", ["pytorch", "safetensors", "numpy", "hdf5", "torch-export"])
+def test_steps_that_are_none(kind: str, number: float, tmp_path: Path) -> None:
+    """What is no step number is not taken for one, and is no reason to fail."""
+    if kind == "hdf5" and isinstance(number, int):
+        pytest.skip("HDF5 has no such integers")
+    suffix, writer = KINDS[kind].suffix, KINDS[kind].write
+    if kind == "numpy" and isinstance(number, int):
+        number = float(number)
+    path = writer(tmp_path / f"net_step_4{suffix}", STATE, step=number, train_loss=0.5)
+    (series,) = open_runs(path).values()
+    assert series.steps.tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"steps": [math.inf, 1.0], "train_losses": [1.0, 2.0]},
+        {"steps": [10**30, 1], "train_losses": [1.0, 2.0]},
+        {"train_losses": [10**400, 1]},
+        {"best_step": math.inf},
+        {"config": {"seed": 10**400}},
+    ],
+)
+def test_numbers_beyond_all_bounds(beside: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    torch.save({"model": SAVED, **beside}, path)
+    (series,) = open_runs(path).values()
+    assert set(series[0].tensors) == {"w"}
+
+
+@pytest.mark.parametrize("step", [10**25, "9" * 30, "9" * 5000])
+def test_series_with_steps_beyond_all_bounds(step: object, tmp_path: Path) -> None:
+    torch.save({"checkpoints": {step: SAVED, 3: SAVED}}, tmp_path / "run.pt")
+    assert fuzzing.read_all(tmp_path / "run.pt") in ("read", "refused")  # nothing else is raised
+
+
+@pytest.mark.parametrize("header", [b"{'descr': '<f8', 'shape': (", b"{" * 200, b"[1]"])
+def test_numpy_headers_that_are_no_literals(header: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "step_1.npz"
+    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w.npy", data)
+    with pytest.raises(CheckpointError, match="no header of an array"):
+        open_runs(path)
+
+
+def test_an_index_with_a_name_longer_than_names_can_be(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "x" * 5000 + ".safetensors"}}))
+    with pytest.raises(CheckpointError, match="is missing"):
+        open_runs(index)
+
+
+def test_an_hdf5_heap_without_end(tmp_path: Path) -> None:
+    """An object of no bytes, which the HDF5 library steps over for ever."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "step_1.h5"
+    with h5py.File(path, "w") as file:
+        file["w"] = np.ones(3)
+        file.attrs["author"] = "a text of no fixed length"
+    data = bytearray(path.read_bytes())
+    first = data.index(b"GCOL") + 16
+    data[first : first + 16] = bytes(16)
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="heaps of texts"):
+        open_runs(path)
+
+
+def test_an_hdf5_chunk_larger_than_its_dataset(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "step_1.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("w", (3, 3), "f8", chunks=(12345, 11), maxshape=(None, None))
+    data = path.read_bytes()
+    stored = struct.pack("<III", 12345, 11, 8)
+    assert data.count(stored) == 1
+    path.write_bytes(data.replace(stored, struct.pack("<III", 1 << 24, 11, 8)))
+    with pytest.raises(CheckpointError, match="would unfold"):
+        open_runs(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("chunks", [[1 << 31], [1 << 62], [0], [-1]])
+def test_an_orbax_chunk_larger_than_its_array(chunks: list[int], tmp_path: Path) -> None:
+    folder = KINDS["orbax-files"].write(tmp_path / "net_step_4", {"w": np.ones(9)})
+    (place,) = folder.glob("params*w/.zarray")
+    place.write_text(json.dumps({**json.loads(place.read_text()), "chunks": chunks}))
+    with pytest.raises(CheckpointError, match=r"would unfold|cannot be opened"):
+        open_runs(folder)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomdiag.checkpoints.curves import step_columns
 from geomdiag.checkpoints.formats.archives import Archive
 from geomdiag.checkpoints.formats.contract import (
     Contents,
@@ -28,6 +27,7 @@ from geomdiag.checkpoints.formats.contract import (
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of, plain_value
 from geomdiag.checkpoints.formats.hdf5_heaps import Guarded
 from geomdiag.checkpoints.formats.keras_description import described
+from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.raw import widen
 from geomdiag.checkpoints.paths import AnyPath, Window
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
@@ -222,16 +222,11 @@ def open_hdf5(path: AnyPath, member: str = "") -> Contents:
     config = metadata.pop("config", {})
     if isinstance(description, str | bytes) and (model := described(description)):
         config = {**config, **model} if isinstance(config, Mapping) else model
-    steps = {
-        unit: int(metadata[column])
-        for unit, column in step_columns(metadata).items()
-        if isinstance(metadata[column], int | float) and metadata[column] == metadata[column]
-    }
     entry = Entry(
         load=partial(_load, path, member),
         specs=found.specs,
         metadata=metadata,
-        steps=steps,
+        steps=steps_of(metadata),
         kind=kind_of(found.specs, metadata),
     )
     return Contents(entries=[entry], config=config if isinstance(config, Mapping) else {})

@@ -157,7 +157,10 @@ def _numbers(value: Any) -> list[float] | None:
     numbers = [scalar(item) for item in value]
     if any(isinstance(item, str) or item is None for item in numbers):
         return None
-    return [float(item) for item in numbers]
+    try:
+        return [float(item) for item in numbers]
+    except OverflowError:  # integers beyond every float
+        return None
 
 
 def _series(value: Mapping[str, Any]) -> tuple[list[State], str] | None:
@@ -205,7 +208,9 @@ def _series(value: Mapping[str, Any]) -> tuple[list[State], str] | None:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
+    if isinstance(value, str):
+        return value.isdecimal() and len(value) < 19
+    return isinstance(value, int) and abs(value) < 2**62
 
 
 def interpret(value: Any) -> Layout:
@@ -312,9 +317,8 @@ def _whole(value: Any) -> bool:
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
-        and np.isfinite(value)
+        and abs(value) < 2**62  # neither infinite nor NaN
         and value == int(value)
-        and abs(value) < 2**62
     )
 
 
@@ -350,7 +354,7 @@ def read_beside(layout: Layout, value: Mapping[str, Any]) -> None:
         steps = {
             unit: [int(number) for number in counted[name]]
             for unit, name in step_columns(counted).items()
-            if len(counted[name]) == length
+            if len(counted[name]) == length and all(map(_whole, counted[name]))
         }
         layout.curves.append(Curve(group, steps, "inside the checkpoint"))
 

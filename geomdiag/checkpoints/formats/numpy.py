@@ -13,7 +13,6 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from geomdiag.checkpoints.curves import step_columns
 from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import (
     Contents,
@@ -23,6 +22,7 @@ from geomdiag.checkpoints.formats.contract import (
     refusal,
 )
 from geomdiag.checkpoints.formats.dumps import ARRAYS, is_scalar_name, kind_of, plain_value
+from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap
 from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
@@ -282,16 +282,11 @@ class NumpyFormat:
         if not specs:
             raise NotACheckpointError(f"{path}: the file holds no numeric arrays")
         config = metadata.pop("config", {})
-        steps = {
-            unit: int(metadata[column])
-            for unit, column in step_columns(metadata).items()
-            if isinstance(metadata[column], int | float) and metadata[column] == metadata[column]
-        }
         entry = Entry(
             load=partial(_load, path, allow_pickle),
             specs=specs,
             metadata=metadata,
-            steps=steps,
+            steps=steps_of(metadata),
             kind=kind_of(specs, metadata),
         )
         return Contents(entries=[entry], config=config if isinstance(config, Mapping) else {})

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from geomdiag.checkpoints.curves import step_columns
 from geomdiag.checkpoints.formats.contract import (
     HEAD,
     Contents,
@@ -21,6 +20,7 @@ from geomdiag.checkpoints.formats.contract import (
     refusal,
 )
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of, plain_value
+from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.raw import DAMAGED, Place, RawMap, strict_json
 from geomdiag.checkpoints.formats.sharding import read_index
 from geomdiag.checkpoints.paths import AnyPath
@@ -167,17 +167,11 @@ class SafetensorsFormat:
                 metadata.setdefault(name, RawMap(places)[name].item())
         specs = {k: v for k, v in specs.items() if v.shape or not is_scalar_name(k)}
         config = metadata.pop("config", {})
-        columns = step_columns(metadata)
-        steps = {
-            unit: int(metadata[column])
-            for unit, column in columns.items()
-            if isinstance(metadata[column], int | float) and metadata[column] == metadata[column]
-        }
         entry = Entry(
             load=partial(_load, path),
             specs=specs,
             metadata=metadata,
-            steps=steps,
+            steps=steps_of(metadata),
             kind=kind_of(specs, metadata),
             parts=parts,
         )

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomdiag.checkpoints.copies import local_copy
-from geomdiag.checkpoints.curves import step_columns
 from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import Contents, Entry, NotACheckpointError
 from geomdiag.checkpoints.formats.dumps import is_scalar_name
+from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.pickles import read_restricted
 from geomdiag.checkpoints.formats.program import Program, refuse_to_run
 from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap, check_span
@@ -209,16 +209,11 @@ class TorchScriptFormat:
                 del places[name]
         if not any(place.spec.shape for place in places.values()):
             raise NotACheckpointError(f"{path}: the program has no tensors")
-        steps = {
-            unit: int(metadata[column])
-            for unit, column in step_columns(metadata).items()
-            if isinstance(metadata[column], int | float) and metadata[column] == metadata[column]
-        }
         entry = Entry(
             load=partial(_load, path),
             specs={name: place.spec for name, place in places.items()},
             metadata=metadata,
-            steps=steps,
+            steps=steps_of(metadata),
             program=partial(_program, path, allow_pickle),
         )
         return Contents(entries=[entry])
