@@ -101,6 +101,25 @@ def test_near_misses_of_mlps(specs: dict[str, tuple[int, ...]], words: str) -> N
         models.recognise({name: TensorSpec(shape, "f") for name, shape in specs.items()})
 
 
+def test_layers_of_a_file_that_sorts_its_names() -> None:
+    """As safetensors and HDF5 do: numbers tell the order, and where nothing does it is not run."""
+    widths = {"0": (8, 12), "2": (8, 8), "10": (8, 8)}
+    made = np.random.default_rng(0)
+    state: dict[str, np.ndarray] = {"embed.weight": made.normal(size=(11, 6))}
+    for name, shape in widths.items():
+        state[f"layers.{name}.weight"] = made.normal(size=shape)
+        state[f"layers.{name}.bias"] = made.normal(size=shape[0])
+    state["out.weight"] = made.normal(size=(11, 8))
+    t = task("modadd:p=11")
+    wanted = models.snapshot(stored(state), t).logits
+    got = models.snapshot(stored(dict(sorted(state.items()))), t).logits
+    np.testing.assert_array_equal(got, wanted)
+    renamed = {name.replace("layers.2", "middle"): value for name, value in state.items()}
+    np.testing.assert_array_equal(models.snapshot(stored(renamed), t).logits, wanted)
+    with pytest.raises(ArchitectureError, match="fit in more than one order, and the file has"):
+        models.snapshot(stored(dict(sorted(renamed.items()))), t)
+
+
 def test_unrelated_tensors_are_listed() -> None:
     specs = {f"layer{i}.running_mean": TensorSpec((3,), "float32") for i in range(8)}
     with pytest.raises(ArchitectureError, match=r"layer0\.running_mean \(3,\).* and 2 more"):

@@ -72,11 +72,47 @@ def test_near_misses_of_recurrent_networks(change: dict[str, tuple[int, ...]], w
 
 
 def test_what_recurrent_weights_do_not_say() -> None:
-    assert not models.recognise(specs(lstm())).notices
-    assert "backward" in models.recognise(specs(lstm(bidirectional=True))).notices[0]
+    (last,) = models.recognise(specs(lstm())).notices
+    assert "the answer is read at the last position" in last
+    assert not models.recognise(specs(lstm()), {"pool": "last"}).notices
+    with pytest.raises(ArchitectureError, match="pool = 'max'; known for a LSTM are last and mean"):
+        models.recognise(specs(lstm()), {"pool": "max"})
+    both = models.recognise(specs(lstm(bidirectional=True)), {"pool": "last"})
+    assert "backward" in both.notices[0]
     plain = nn.ModuleDict({"embed": nn.Embedding(5, 3), "rnn": nn.RNN(3, 4), "o": nn.Linear(4, 5)})
+    said = {"pool": "last"}
+    assert "tanh is assumed" in models.recognise(specs(dict(plain.state_dict())), said).notices[0]
+    said["nonlinearity"] = "relu"
+    assert not models.recognise(specs(dict(plain.state_dict())), said).notices
     with pytest.raises(ArchitectureError, match=r"nonlinearity = 'sine'.*tanh and relu"):
         models.recognise(specs(dict(plain.state_dict())), {"nonlinearity": "sine"})
+
+
+def test_a_recurrent_network_that_is_averaged_over_its_positions() -> None:
+    state = lstm()
+    state = {**state, "embed.weight": state["embed.weight"][:11]}
+    embed, net, head = nn.Embedding(11, 6), nn.LSTM(6, 7, batch_first=True), nn.Linear(7, 11)
+    module = nn.ModuleDict({"embed": embed, "lstm": net, "head": head})
+    module.load_state_dict(state)
+    t = task("modadd:p=11")
+    with torch.no_grad():
+        wanted = head(net(embed(torch.from_numpy(t.inputs)))[0].mean(1)).numpy()
+    found = models.snapshot(stored(arrays(state)), t, config={"pool": "mean"})
+    np.testing.assert_allclose(found.logits, wanted, rtol=0, atol=1e-6)
+    assert "neuron_logit" not in found.matrices
+
+
+def test_a_square_layer_before_a_recurrent_network_is_not_taken_to_follow_it() -> None:
+    net = nn.ModuleDict({"embed": nn.Embedding(11, 6), "middle": nn.Linear(6, 6)})
+    net["lstm"], net["out"] = nn.LSTM(6, 6), nn.Linear(6, 11)
+    before = specs(dict(net.state_dict()))
+    with pytest.raises(ArchitectureError, match=r"middle\.weight' stands between the embedding"):
+        models.recognise(before)
+    by_name = dict(sorted(before.items()))
+    notices = models.recognise(by_name).notices
+    assert any("'middle.weight' is taken to come after the LSTM" in text for text in notices)
+    after = {name: before[name] for name in sorted(before, key=lambda name: "lstm" not in name)}
+    assert not any("taken to come" in text for text in models.recognise(after).notices)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ Whether PyTorch, Flax or Keras stored them, the ends of their names tell.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 
@@ -16,7 +16,7 @@ from geomdiag.models.architectures.keras_config import described_model
 from geomdiag.models.recognition import BUFFERS, NearMiss
 from geomdiag.models.settings import Settings
 
-__all__ = ["TORCH", "Chain", "Dialect", "find_chain"]
+__all__ = ["TORCH", "Chain", "Dialect", "find_chain", "sorted_by_name"]
 
 #: Orders of more layers than these are not tried.
 _MOST_SORTED = 7
@@ -36,7 +36,7 @@ class Dialect:
     forward : bool
         Whether weights are (in, out) rather than (out, in).
     ordered : bool
-        Whether layers are stored in the order they are passed.
+        Whether layers are stored in the order they are passed, unless a format sorts them.
     """
 
     name: str
@@ -160,8 +160,14 @@ def find_chain(
         )
     sizes = {name: shapes[name][::-1] if dialect.forward else shapes[name] for name in weights}
     notices = []
-    if not dialect.ordered:
+    if not dialect.ordered or sorted_by_name(specs):
         weights, unsure = _in_order(weights, sizes)
+        if unsure and dialect.ordered:
+            return NearMiss(
+                0.5 * len(weights),
+                f"{kind}: the layers {', '.join(weights)} fit in more than one order, and the file "
+                "has them in the order of their names (a torch.save file keeps theirs)",
+            )
         if unsure:
             notices.append(f"more than one order of the layers fits: {', '.join(weights)} is taken")
     score = 0.5 * len(weights)
@@ -191,6 +197,15 @@ def find_chain(
     )
 
 
+def sorted_by_name(names: Iterable[str]) -> bool:
+    """Tell whether the order of tensors is that of their names, which says nothing of layers.
+
+    Safetensors and HDF5 sort so; ``state_dict`` has a layer's weight before its bias.
+    """
+    stored = list(names)
+    return stored == sorted(stored)
+
+
 def _dialect(names: list[str]) -> Dialect:
     if any(name.endswith(NUMBERED.weight) for name in names):
         return NUMBERED
@@ -206,7 +221,7 @@ def _in_order(weights: list[str], sizes: Mapping[str, tuple[int, ...]]) -> tuple
     """
     named = sorted(weights, key=natural)
     if len(weights) > _MOST_SORTED:
-        return named, False
+        return named, len({_unnumbered(name) for name in named}) > 2  # hidden ones and a last
     fitting = [
         list(order)
         for order in permutations(named)
@@ -214,6 +229,10 @@ def _in_order(weights: list[str], sizes: Mapping[str, tuple[int, ...]]) -> tuple
     ]
     if not fitting:
         return named, False
-    # the first of them in order of names; numbered names leave no doubt
-    numbered = len({re.sub(r"_?\d+", "", name) for name in named}) == 1
-    return fitting[0], len(fitting) > 1 and not (numbered and fitting[0] == named)
+    # the first of them in order of names; among names that differ in a number it leaves no doubt
+    kinds = [[_unnumbered(name) for name in order] for order in fitting]
+    return fitting[0], any(other != kinds[0] for other in kinds)
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"_?\d+", "", name)

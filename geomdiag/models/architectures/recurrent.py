@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures.chain import TORCH, Chain, find_chain
+from geomdiag.models.architectures.chain import TORCH, Chain, find_chain, sorted_by_name
 from geomdiag.models.architectures.sequence import SequenceNetwork
 from geomdiag.models.layout import Sizes, plan
 from geomdiag.models.recognition import Architecture, Match, NearMiss
@@ -26,6 +26,8 @@ __all__ = ["ARCHITECTURE"]
 
 _FIRST = re.compile(r"(^|\.)weight_ih_l0$")
 _PART = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
+#: Settings that say what of the positions the layers that follow get.
+POOL_SETTINGS = ("pool", "pooling", "pool_type", "readout")
 #: Gates stored one above the other, and the module that has them.
 KINDS: Mapping[int, Literal["LSTM", "GRU", "RNN"]] = {4: "LSTM", 3: "GRU", 1: "RNN"}
 
@@ -78,7 +80,8 @@ def _recurrent(specs: Mapping[str, TensorSpec]) -> _Shape | NearMiss:
     into, recurrent = own["weight_ih_l0"], own.get("weight_hh_l0", ())
     projection = own.get("weight_hr_l0", ())
     hidden = (projection or recurrent or (0,))[-1]
-    if len(into) != 2 or len(recurrent) != 2 or not hidden or recurrent[0] % hidden:
+    shaped = len(into) == 2 and len(recurrent) == 2 and len(projection) in (0, 2)
+    if not shaped or not hidden or recurrent[0] % hidden:
         return NearMiss(
             1,
             f"recurrent network: {firsts[0]!r} has shape {tuple(into)} and 'weight_hh_l0' beside "
@@ -102,10 +105,10 @@ def _recurrent(specs: Mapping[str, TensorSpec]) -> _Shape | NearMiss:
         projected=projection[0] if projection else 0,
         biased="bias_ih_l0" in own,
     )
-    if shape.projected and shape.kind != "LSTM":
-        return NearMiss(1, f"recurrent network: 'weight_hr_l0' belongs to no {shape.kind}")
+    if shape.projected and (shape.kind != "LSTM" or shape.projected >= hidden):
+        return NearMiss(1, f"recurrent network: 'weight_hr_l0' {projection} fits no {shape.kind}")
     wanted = {name: tuple(one.shape) for name, one in shape.module("tanh").named_parameters()}
-    for name in wanted.keys() | own.keys():
+    for name in sorted(wanted.keys() | own.keys()):
         if wanted.get(name) != own.get(name):
             return NearMiss(
                 len(own) / 2,
@@ -116,7 +119,7 @@ def _recurrent(specs: Mapping[str, TensorSpec]) -> _Shape | NearMiss:
 
 
 class _Architecture(Architecture):
-    """The state at the last position goes through the linear layers that follow."""
+    """The state at the last position, or the mean, goes through the linear layers that follow."""
 
     name = "recurrent"
     title = "LSTM, GRU or plain recurrent network (torch.nn), read at the last position"
@@ -152,6 +155,22 @@ class _Architecture(Architecture):
                 f"({'both directions of ' if shape.both else ''}the state at one position) and "
                 f"has {into}",
             )
+        # a square layer fits before the recurrent module as well as after it
+        if len(chain.weights) > 1 and chain.shapes[0] == (shape.width, width):
+            stored, first = list(specs), chain.weights[0]
+            told = not sorted_by_name(stored)
+            if told and stored.index(first) < stored.index(shape.prefix + "weight_ih_l0"):
+                return NearMiss(
+                    3, f"{shape.kind}: tensor {first!r} stands between the embedding and it"
+                )
+            if not told:
+                chain = replace(
+                    chain,
+                    notices=(
+                        *chain.notices,
+                        f"the layer {first!r} is taken to come after the {shape.kind}, not before",
+                    ),
+                )
         return self._matched(specs, settings, shape, chain, vocabulary)
 
     def _matched(
@@ -162,15 +181,32 @@ class _Architecture(Architecture):
         chain: Chain,
         vocabulary: int,
     ) -> Match:
-        notices = []
-        if shape.both:
+        notices = list(chain.notices)
+        pool = settings.word(*POOL_SETTINGS)
+        if pool not in (None, "last", "mean"):
+            raise ArchitectureError(
+                f"the configuration says pool = {pool!r}; known for a {shape.kind} are last and "
+                "mean. Give the model yourself with --model package.module:factory."
+            )
+        if pool is None:
+            notices.append(
+                "the answer is read at the last position, as no configuration says otherwise "
+                "('pool' = last or mean)"
+            )
+        if shape.both and pool != "mean":
             notices.append(
                 f"the {shape.kind} reads both ways: the last position's output is taken, in which "
                 "the backward half has seen one token only"
             )
         nonlinearity = "tanh"
         if shape.kind == "RNN":
-            nonlinearity = settings.word("nonlinearity", "rnn_nonlinearity") or "tanh"
+            said = settings.word("nonlinearity", "rnn_nonlinearity")
+            if said is None:
+                notices.append(
+                    "the nonlinearity of the RNN is not in the weights and no configuration names "
+                    "it: tanh is assumed (say it as 'nonlinearity' in the run's config.json)"
+                )
+            nonlinearity = said or "tanh"
             if nonlinearity not in ("tanh", "relu"):
                 raise ArchitectureError(
                     f"the configuration says nonlinearity = {nonlinearity!r}; torch.nn.RNN has "
@@ -208,7 +244,7 @@ class _Architecture(Architecture):
                     # torch says of a projected LSTM that it has no fast kernel
                     warnings.filterwarnings("ignore", message="LSTM with projections")
                     states, _ = torch.func.functional_call(module, weights, (stream,))
-                x: Tensor = states[:, -1]
+                x: Tensor = states.mean(1) if pool == "mean" else states[:, -1]
                 for index, (weight, bias) in enumerate(linear):
                     x = nn.functional.linear(act_(x) if index else x, weight, bias)
                 return x
@@ -221,7 +257,7 @@ class _Architecture(Architecture):
                 layout=layout,
                 unembed=linear[-1][0].T,
                 roles=roles,
-                neurons=not shape.projected or len(linear) > 1,
+                neurons=pool != "mean" and not shape.projected or len(linear) > 1,
             )
 
         return Match(
