@@ -7,15 +7,15 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from geomdiag.checkpoints.runs import Runs, open_runs
-from geomdiag.checkpoints.series import Checkpoint, Series, TensorMap
+from geomdiag.checkpoints.series import Checkpoint, Series
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError, StoreError
+from geomdiag.live.known import Known, known, paths, removed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -116,9 +116,13 @@ class Follower:
         self._split = parse_split(split) if isinstance(split, str | Path) else split
         self._allow_pickle = allow_pickle
         self._passed_over = {Path(one).resolve() for one in [out, *ignore]}
+        self._names = {one.name.lower() for one in self._passed_over}
         self._seen: dict[Path, tuple[Stamp, float]] = {}  # with the moment it was first seen so
         self._digests: dict[tuple[tuple[Path, Stamp], ...], str] = {}
+        self._good: set[tuple[tuple[Path, Stamp], ...]] = set()  # read to the end
         self._last: tuple[object, ...] | None = None
+        self._beside: dict[Path, Stamp] = {}  # files that are no checkpoints
+        self._taken: set[Path] = set()
         self._told: dict[str, str] = {}
         self._making: tuple[Path, ...] = ()
         self._looked, self._problem = False, ""
@@ -135,18 +139,22 @@ class Follower:
         moved = self._stat() or not self._looked
         self._looked = True
         settled = any(not self._young(path) for path in self._making)
-        if not moved and not settled:
+        # settings, splits and curves beside the checkpoints count once nothing moves any more
+        stale = not moved and self._last is not None and self._others() != self._beside
+        if not moved and not settled and not stale:
             return self._unchanged()
         runs, making, self._problem = self._open()
         self._making = tuple(sorted(making))
         if runs is None:
             return replace(self._unchanged(), changed=moved and bool(making))
         state = tuple((name, self._stamps(one)) for name in runs for one in runs[name])
-        if state == self._last:
+        if state == self._last and not stale:
             return replace(self._unchanged(), changed=moved and bool(making))
         before = self._tree if self._tree is not None else self._stored()
         self._tree = self._analyse(runs, before)
         self._last = state
+        self._taken = {path for name in runs for one in runs[name] for path in paths(one)}
+        self._beside = self._others()
         return Look(
             tree=self._tree,
             fresh=_fresh(before, self._tree),
@@ -185,7 +193,7 @@ class Follower:
                 continue
             moved = True
             # what lies there from the start is as old as it says; later, our own clock counts
-            age = 0.0 if self._seen or self._last else max(0.0, time.time() - found.st_mtime)
+            age = 0.0 if self._looked else max(0.0, time.time() - found.st_mtime)
             seen[path] = (stamp, now - age)
         moved = moved or len(seen) != len(self._seen)
         self._seen = seen
@@ -201,7 +209,9 @@ class Follower:
 
     def _ignored(self, path: Path) -> bool:
         name = path.name.lower()
-        return name.endswith(_TEMPORARY) or path.resolve() in self._passed_over
+        return name.endswith(_TEMPORARY) or (
+            name in self._names and path.resolve() in self._passed_over
+        )
 
     def _young(self, path: Path) -> bool:
         """Return whether a file changed so lately that it may not be whole."""
@@ -210,15 +220,19 @@ class Follower:
 
     def _files_of(self, checkpoint: Checkpoint) -> set[Path]:
         """Return the files that make up a checkpoint."""
-        paths = _paths(checkpoint)
-        folder = paths[0].parent
+        own = paths(checkpoint)
+        folder = own[0].parent
         stem = read_stem(folder.name)
         if folder != self.path and stem.step is not None and not stem.base:
-            return {*paths, *(path for path in self._seen if folder in path.parents)}
-        return set(paths)
+            return {*own, *(path for path in self._seen if folder in path.parents)}
+        return set(own)
+
+    def _others(self) -> dict[Path, Stamp]:
+        """Return size and time of the files that are no checkpoints."""
+        return {path: stamp for path, (stamp, _) in self._seen.items() if path not in self._taken}
 
     def _stamps(self, checkpoint: Checkpoint) -> tuple[tuple[Path, Stamp], ...]:
-        return tuple((path, self._stamp(path)) for path in _paths(checkpoint))
+        return tuple((path, self._stamp(path)) for path in paths(checkpoint))
 
     def _stamp(self, path: Path) -> Stamp:
         return self._seen[path][0] if path in self._seen else (0, 0)
@@ -250,11 +264,21 @@ class Follower:
             torn: set[Path] = set()
             for one in (one for name in runs for one in runs[name]):
                 files = self._files_of(one) - making
-                if any(self._young(path) for path in files) and not _whole(one):
+                if any(self._young(path) for path in files) and not self._whole(one, files):
                     torn |= files
             if not torn:
                 return runs, making, ""
             making |= torn
+
+    def _whole(self, checkpoint: Checkpoint, files: set[Path]) -> bool:
+        """Return whether a checkpoint can be read to its end; what was found so is remembered."""
+        key = tuple((path, self._stamp(path)) for path in sorted(files))
+        if key in self._good:
+            return True
+        whole = _readable(checkpoint)
+        if whole and all(path in self._seen for path in files):
+            self._good.add(key)
+        return whole
 
     # --- analysis ------------------------------------------------------------------------------
 
@@ -269,10 +293,8 @@ class Follower:
     def _analyse(self, runs: Runs, before: xr.DataTree | None) -> xr.DataTree:
         from geomdiag.analysis import analyze_into
 
-        series = {
-            name: replace(runs[name], checkpoints=self._checkpoints(runs[name], before))
-            for name in runs
-        }
+        checkpoints = {name: self._checkpoints(runs[name], before) for name in runs}
+        series = {name: replace(runs[name], checkpoints=checkpoints[name]) for name in runs}
         tree = analyze_into(
             self.out,
             Runs(self.path, series, runs.notices),
@@ -280,21 +302,21 @@ class Follower:
             split=self._split,
             **self._options,
         )
-        for one in (one for run in series.values() for one in run):
-            if isinstance(one, _Known) and not one.known and "digest" in vars(one):
-                self._digests[self._stamps(one)] = one.digest
+        for one in (one for run in checkpoints.values() for one in run):
+            if one.memory and all(path in self._seen for path in paths(one)):
+                self._digests[self._stamps(one)] = one.memory["digest"]
         return tree
 
-    def _checkpoints(self, series: Series, before: xr.DataTree | None) -> list[Checkpoint]:
+    def _checkpoints(self, series: Series, before: xr.DataTree | None) -> list[Known]:
         """Return a run's checkpoints, with their digests where these are known already.
 
         Those that an earlier result has and the folder has no more are among them: their rows
         are taken from that result.
         """
-        found: list[Checkpoint] = []
+        found: list[Known] = []
         for one in series:
-            known = "" if one.member else self._digests.get(self._stamps(one), "")
-            found.append(_known(one, known))
+            digest = "" if one.member else self._digests.get(self._stamps(one), "")
+            found.append(known(one, digest))
         for node in before.children.values() if before is not None else ():
             chosen = "selection" in json.loads(str(node.attrs.get("configuration", "{}")))
             if node.attrs.get("run") != series.name or chosen:
@@ -302,7 +324,7 @@ class Follower:
             there = set(series.steps.tolist())
             for step, digest, status in _told(node, "digest", "status"):
                 if step not in there and status != "failed" and digest:
-                    found.append(_removed(series.path / f"step {step}", step, digest))
+                    found.append(removed(series.path / f"step {step}", step, digest))
         return sorted(found, key=lambda one: one.step)
 
     def _errors(self, runs: Runs, tree: xr.DataTree) -> dict[str, str]:
@@ -331,7 +353,7 @@ class Follower:
         return False
 
 
-def _whole(checkpoint: Checkpoint) -> bool:
+def _readable(checkpoint: Checkpoint) -> bool:
     """Return whether a checkpoint can be read to its end."""
     if checkpoint.error:
         return False
@@ -342,45 +364,6 @@ def _whole(checkpoint: Checkpoint) -> bool:
     except Exception:  # whatever a reader makes of half a file
         return False
     return True
-
-
-@dataclass(eq=False, kw_only=True)
-class _Known(Checkpoint):
-    """A checkpoint whose digest may be known: reading all files at every look would be dear."""
-
-    known: str = ""
-
-    @cached_property
-    def digest(self) -> str:
-        """As `Checkpoint.digest`."""
-        return self.known or super().digest
-
-
-def _known(checkpoint: Checkpoint, digest: str) -> _Known:
-    values = {one.name: getattr(checkpoint, one.name) for one in fields(checkpoint)}
-    return _Known(**values, known=digest)
-
-
-def _removed(path: Any, step: int, digest: str) -> _Known:
-    """Return what stands for a checkpoint that lies there no longer."""
-    return _Known(step=step, path=path, load=_Gone(path.name), known=digest)
-
-
-class _Gone:
-    """Stands for reading a checkpoint that lies there no longer."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self) -> TensorMap:
-        raise CheckpointError(
-            f"{self.name}: the checkpoint was measured and has been removed since, so it cannot "
-            "be measured again"
-        )
-
-
-def _paths(checkpoint: Checkpoint) -> tuple[Path, ...]:
-    return tuple(cast("Path", path) for path in (checkpoint.path, *checkpoint.parts))
 
 
 def _told(node: xr.DataTree, *names: str) -> Iterator[tuple[Any, ...]]:

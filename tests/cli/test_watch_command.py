@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,50 +31,67 @@ def in_order(source: Path) -> list[Path]:
     return sorted(source.iterdir(), key=lambda path: (path.suffix == ".safetensors", path.name))
 
 
-def write_in_pieces(source: Path, target: Path, pause: float) -> None:
-    """Copy a file in three pieces, half of the last one being nothing but its end."""
-    data = source.read_bytes()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        for start in range(0, len(data), len(data) // 3 + 1):
-            file.write(data[start : start + len(data) // 3 + 1])
-            file.flush()
-            time.sleep(pause)
+def pieces(runs: Path, target: Path) -> Iterator[None]:
+    """Write all runs of a folder as their trainer would, stopping within every file."""
+    for run in sorted(runs.iterdir()):
+        for file in in_order(run):
+            data = file.read_bytes()
+            part = len(data) // 3 + 1
+            (target / run.name).mkdir(parents=True, exist_ok=True)
+            with (target / run.name / file.name).open("wb") as out:
+                for start in range(0, len(data), part):
+                    out.write(data[start : start + part])
+                    out.flush()
+                    yield
 
 
-@contextmanager
-def writing(runs: Path, target: Path, pause: float) -> Iterator[None]:
-    """Write all runs of a folder beside what stands in the block."""
-
-    def work() -> None:
-        for run in sorted(runs.iterdir()):
-            for file in in_order(run):
-                write_in_pieces(file, target / run.name / file.name, pause)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
-def test_result_is_that_of_analyze_and_half_files_are_no_errors(
-    geomdiag: Command, trained: Path, tmp_path: Path
-) -> None:
-    growing = tmp_path / "growing"
-    with writing(trained, growing, pause=0.06):
-        result = geomdiag("watch", growing, *QUICK, *OFTEN, "--until-idle", "1")
-    assert result.exit_code == 0, result.output
-    assert "failed" not in result.output
-    lines = [line for line in result.stdout.splitlines() if "new checkpoint" in line]
-    assert len(lines) > 2  # as they came, not all at once at the end
-    assert any(line.startswith("seed=1: step 60 (") for line in lines)
-    assert "accuracy" in lines[-1]
-    done = geomdiag("analyze", growing, *QUICK[:-1], "at-once.nc", "--quiet")
+def assert_as_analyzed(geomdiag: Command, folder: Path) -> None:
+    """Hold the result against that of `geomdiag analyze`."""
+    done = geomdiag("analyze", folder, *QUICK[:-1], "at-once.nc", "--quiet")
     assert done.exit_code == 0
     for name, node in gd.load("at-once.nc").children.items():
         xr.testing.assert_identical(gd.load("live.nc")[name].to_dataset(), node.to_dataset())
+
+
+def test_result_is_that_of_analyze_and_half_files_are_no_errors(
+    geomdiag: Command, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(runs / "seed=1")
+    growing = tmp_path / "growing"
+    written = pieces(runs, growing)
+    monkeypatch.setattr("geomdiag_cli.watch.time.sleep", lambda _: next(written, None))
+    result = geomdiag("watch", growing, *QUICK, "--until-idle", "0.3")
+    assert next(written, "all is written") == "all is written"
+    assert result.exit_code == 0, result.output
+    assert "failed" not in result.output
+    assert "cannot" not in result.output
+    lines = [line for line in result.stdout.splitlines() if "new checkpoint" in line]
+    assert [line.partition(" (")[0] for line in lines] == [
+        f"seed=0: step {step}" for step in (0, 1, 60)
+    ]
+    assert all("(1 new checkpoint of " in line for line in lines)
+    assert "accuracy train " in lines[-1]
+    assert_as_analyzed(geomdiag, growing)
+
+
+@pytest.mark.slow
+def test_beside_a_writer_with_a_pace_of_its_own(
+    geomdiag: Command, trained: Path, tmp_path: Path
+) -> None:
+    growing = tmp_path / "growing"
+
+    def work() -> None:
+        for _ in pieces(trained, growing):
+            time.sleep(0.3)
+
+    writer = threading.Thread(target=work)
+    writer.start()
+    result = geomdiag("watch", growing, *QUICK, *OFTEN, "--until-idle", "3")
+    writer.join()
+    assert result.exit_code == 0, result.output
+    assert "failed" not in result.output
+    assert result.stdout.count("new checkpoint") > 1
+    assert_as_analyzed(geomdiag, growing)
 
 
 def test_a_broken_file_is_an_error_once_it_has_settled(
@@ -111,6 +127,44 @@ def test_checkpoints_that_the_trainer_removes_stay_in_the_result(
     after = gd.load("live.nc")["seed=0"].to_dataset()
     assert after["step"].values.tolist() == [*before["step"].values.tolist(), 80]
     xr.testing.assert_equal(after["loss"].isel(step=slice(-1)), before["loss"])
+
+
+def test_what_is_written_beside_the_last_checkpoint_counts(
+    geomdiag: Command, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(runs / "seed=1")
+    settings = runs / "seed=0" / "run.json"
+    text = settings.read_text()
+    settings.unlink()
+    steps = iter([lambda: settings.write_text(text)])
+    monkeypatch.setattr("geomdiag_cli.watch.time.sleep", lambda _: next(steps, int)())
+    result = geomdiag("watch", runs, *QUICK, "--until-idle", "0.5")
+    assert result.exit_code == 0
+    run = gd.load("live.nc")["seed=0"]
+    assert run.attrs["split_source"] != "unknown"
+    assert "history" in run
+
+
+def test_unchanged_checkpoints_are_read_once(
+    geomdiag: Command, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = gd.live.Follower(runs, tmp_path / "live.nc", "modadd", analyzers=["fit"])
+    first = follower.look()
+    assert first.fresh == {"seed=0": (0, 1, 60), "seed=1": (0, 1, 60)}
+    read: list[str] = []
+    real = gd.Checkpoint.digest.func  # type: ignore[attr-defined]
+
+    def counted(self: gd.Checkpoint) -> str:
+        read.append(f"{self.path.parent.name} {self.step}")
+        return str(real(self))
+
+    monkeypatch.setattr(gd.Checkpoint.digest, "func", counted)
+    last = in_order(runs / "seed=0")[-1]
+    with safe_open(last, "numpy") as file:
+        stored = {**file.metadata(), "step": "80"}
+    save_file(load_file(last), last.with_name("step_000080.safetensors"), stored)
+    assert follower.look().fresh == {"seed=0": (80,)}
+    assert set(read) == {"seed=0 80"}
 
 
 def test_files_under_a_temporary_name_are_passed_over(geomdiag: Command, runs: Path) -> None:

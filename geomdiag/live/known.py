@@ -1,0 +1,62 @@
+"""Checkpoints whose digests are known already, and those that lie there no longer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from geomdiag.checkpoints.series import Checkpoint, TensorMap
+from geomdiag.errors import CheckpointError
+
+__all__ = ["Known", "known", "paths", "removed"]
+
+
+@dataclass(eq=False, kw_only=True)
+class Known(Checkpoint):
+    """A checkpoint whose digest may be known: reading all files at every look would be dear.
+
+    Attributes
+    ----------
+    memory : dict
+        Holds the ``digest`` once it is known, for all copies of the checkpoint in this process.
+    """
+
+    memory: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """As `Checkpoint.digest`."""
+        if "digest" not in self.memory:
+            self.memory["digest"] = super().digest
+        return self.memory["digest"]
+
+
+def known(checkpoint: Checkpoint, digest: str) -> Known:
+    """Return a checkpoint with its digest, empty where it is not known yet."""
+    values = {one.name: getattr(checkpoint, one.name) for one in fields(checkpoint)}
+    return Known(**values, memory={"digest": digest} if digest else {})
+
+
+def removed(path: Any, step: int, digest: str) -> Known:
+    """Return what stands for a checkpoint that lies there no longer."""
+    return Known(step=step, path=path, load=_Gone(path.name), memory={"digest": digest})
+
+
+class _Gone:
+    """Stands for reading a checkpoint that lies there no longer."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self) -> TensorMap:
+        raise CheckpointError(
+            f"{self.name}: the checkpoint was measured and has been removed since, so it cannot "
+            "be measured again"
+        )
+
+
+def paths(checkpoint: Checkpoint) -> tuple[Path, ...]:
+    """Return the files that a checkpoint names itself."""
+    return tuple(cast("Path", path) for path in (checkpoint.path, *checkpoint.parts))
