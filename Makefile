@@ -48,7 +48,7 @@ $(WRITERS)/.complete: pyproject.toml constraints.txt
 
 # Here a test that skips for want of a library that the extra brings is a failure.
 test-formats: $(WRITERS)/.complete
-	GEOMDIAG_WRITERS_REQUIRED=1 $(WRITERS)/bin/python -m pytest $(FORMAT_TESTS)
+	GEOMDIAG_WRITERS_REQUIRED=1 $(WRITERS)/bin/python -m pytest -n 2 $(FORMAT_TESTS)
 
 # The generator comes with the first build of the site, so that the environment itself stays quick to make.
 $(DOCS): $(BUILT)

@@ -46,7 +46,8 @@ def packages(extra: str) -> set[str]:
 
 def test_the_page_lists_every_format() -> None:
     page = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `([\w-]+)` \|[^|]*\|([^|]*)\|", page, flags=re.MULTILINE))
+    table = page.split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `([\w-]+)` \|[^|]*\|([^|]*)\|", table, flags=re.MULTILINE))
     assert set(rows) == set(FORMATS)
     for name, extra in rows.items():
         assert (FORMATS[name].extra or "–") in extra
