@@ -8,7 +8,10 @@ from typing import Any
 
 from geomdiag.errors import ArchitectureError
 
-__all__ = ["ACTIVATIONS", "Settings"]
+__all__ = ["ACTIVATIONS", "POOL_SETTINGS", "Settings"]
+
+#: What a configuration calls that which the read-out gets of the positions.
+POOL_SETTINGS = ("pool", "pooling", "pool_type", "readout")
 
 #: Spellings of each activation, as configurations write them (letters and digits only).
 ACTIVATIONS: Mapping[str, tuple[str, ...]] = {
@@ -100,6 +103,20 @@ class Settings:
                 "no": False,
             }.get(value.strip().lower())
         return None if value is None else bool(value)
+
+    def pre_norm(self) -> bool | None:
+        """Return whether blocks normalise what enters a branch (pre-LN), or None if not said."""
+        said = self.flag("pre_norm", "prenorm", "norm_first", "pre_ln", "pre_layernorm")
+        if said is None and (post := self.flag("post_norm", "postnorm", "post_ln")) is not None:
+            said = not post
+        return said
+
+    def causal(self) -> bool | None:
+        """Return whether a position sees only those before it, or None if it is not said."""
+        said = self.flag("causal", "is_causal", "causal_mask")
+        if said is None and (word := self.word("attention_dir")) is not None:
+            said = word == "causal"
+        return said
 
     def word(self, *names: str) -> str | None:
         """Return the first of `names` as lower-case text, or None."""

@@ -214,6 +214,13 @@ def test_what_is_assumed_of_an_own_model_is_noticed() -> None:
         ({"n_heads": 4, "partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
         ({"n_heads": 8}, "turns 3 axes of heads 3 wide"),
         ({"n_heads": 4, "hidden_act": "cosine"}, "'cosine', which is not one of relu"),
+        ({"n_heads": 4, "norm_first": False}, "says norm_first = False"),
+        ({"n_heads": 4, "post_norm": True}, "says norm_first = False"),
+        ({"n_heads": 4, "pool": "mean"}, "says pool = mean"),
+        ({"n_heads": 4, "normalization_type": "LN"}, "says normalization_type = ln"),
+        ({"n_heads": 4, "norm_type": "layernorm"}, "says normalization_type = layernorm"),
+        ({"n_heads": 4, "use_rope": False}, "says use_rope = False"),
+        ({"n_heads": 4, "positional_embedding_type": "none"}, "positional_embedding_type = none"),
     ],
 )
 def test_what_cannot_be_run_is_said(config: dict[str, Any], words: str) -> None:

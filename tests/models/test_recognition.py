@@ -232,6 +232,61 @@ def test_what_the_weights_do_not_say_is_noticed() -> None:
     assert any("attn_coeff" in text for text in models.recognise(pizza).notices)
 
 
+@pytest.mark.parametrize("style", ["plain", "fused"])
+def test_what_is_assumed_of_normalisations_is_noticed(style: str) -> None:
+    said = {"n_heads": 3, "act_fn": "relu"}
+    state = lens_state(0, 12, 12, norms="LN")
+    normed = shapes(linear_from_lens(state, style))
+    (before,) = models.recognise(normed, said).notices
+    assert "taken to stand before attention and MLP" in before
+    assert not models.recognise(normed, said | {"norm_first": True}).notices
+    for other in ({"norm_first": False}, {"post_ln": True}):
+        with pytest.raises(ArchitectureError, match="says norm_first = False"):
+            models.recognise(normed, said | other)
+    with pytest.raises(ArchitectureError, match="says pool = mean"):
+        models.recognise(normed, said | {"pool": "mean"})
+    # LayerNorm(bias=False) looks like RMSNorm
+    bare = {name: value for name, value in state.items() if not name.endswith((".b", "b_O"))}
+    said["norm_first"] = True
+    stripped = linear_from_lens(bare, style)
+    (guess,) = models.recognise(shapes(stripped), said).notices
+    assert "taken for RMSNorm" in guess
+    said["normalization_type"] = "LN"
+    assert not models.recognise(shapes(stripped), said).notices
+    t = task("modadd:p=11")
+    zero = {name: torch.zeros_like(value) for name, value in state.items() if name.endswith(".b")}
+    whole = linear_from_lens({**bare, **zero}, style)
+    one, other = (
+        models.snapshot(stored(arrays(one)), t, config=said).logits for one in (stripped, whole)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_what_leaves_no_trace_is_noticed() -> None:
+    said = {"n_heads": 3, "act_fn": "relu"}
+    unplaced = shapes(linear_from_lens(lens_state(0, 12, 12, context=None), "plain"))
+    (notice,) = models.recognise(unplaced, said).notices
+    assert "a sinusoidal one would leave no trace" in notice
+    fused = shapes(linear_from_lens(lens_state(0, 12, 12), "fused"))
+    twice = fused | {
+        name.replace(".0.", ".1."): spec for name, spec in fused.items() if ".0." in name
+    }
+    (notice,) = models.recognise(twice, said).notices
+    assert "taken to be causal" in notice
+    assert not models.recognise(twice, said | {"causal": True}).notices
+
+
+def test_a_mask_that_the_configuration_denies_is_left_out() -> None:
+    t = task("modadd:p=11")
+    state = arrays(lens_state(0, 12, 12, blocks=2))
+    runs = [
+        models.snapshot(stored(state), t, config=said).logits
+        for said in ({"causal": False}, {"attention_dir": "bidirectional"}, {})
+    ]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert np.abs(runs[0] - runs[2]).max() > 1e-3
+
+
 def test_unknown_wishes_are_refused() -> None:
     with pytest.raises(ArchitectureError, match="'cosine', which is not one of relu"):
         models.recognise(shapes(lens()), {"act_fn": "cosine"})

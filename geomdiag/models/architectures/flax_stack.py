@@ -13,7 +13,7 @@ from geomdiag.models.architectures.layered import Layer
 from geomdiag.models.architectures.residual_stack import Placement, Pool, ResidualStack
 from geomdiag.models.architectures.transformer_weights import Block, Norm
 from geomdiag.models.recognition import NearMiss
-from geomdiag.models.settings import Settings
+from geomdiag.models.settings import POOL_SETTINGS, Settings
 from geomdiag.models.tensors import restrict
 
 __all__ = ["FlaxStack", "fit_flax"]
@@ -75,7 +75,7 @@ class FlaxStack:
                 )
             self.context = positions
             return "flatten"
-        said = settings.word("pool", "pooling", "pool_type", "readout")
+        said = settings.word(*POOL_SETTINGS)
         if said is None:
             self.notices.append(
                 "the answer is read at the last position, as no configuration says otherwise "
@@ -91,9 +91,7 @@ class FlaxStack:
         return _POOLS[said]
 
     def _causal(self, settings: Settings) -> bool:
-        said = settings.flag("causal", "is_causal", "causal_mask")
-        if said is None and (word := settings.word("attention_dir")) is not None:
-            said = word == "causal"
+        said = settings.causal()
         if said is not None:
             return said
         default = self.pool == "last"
@@ -107,9 +105,7 @@ class FlaxStack:
     def _placement(self, settings: Settings) -> Placement:
         if not any(part.startswith("scale_attention") for part in self.tree.roles):
             return "pre"
-        said = settings.flag("pre_norm", "prenorm", "norm_first", "pre_ln", "pre_layernorm")
-        if said is None and (post := settings.flag("post_norm", "postnorm", "post_ln")) is not None:
-            said = not post
+        said = settings.pre_norm()
         if said is not None:
             return "pre" if said else "post"
         pre = "scale_final" in self.tree.roles

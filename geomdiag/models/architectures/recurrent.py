@@ -18,7 +18,7 @@ from geomdiag.models.architectures.chain import TORCH, Chain, find_chain, sorted
 from geomdiag.models.architectures.sequence import SequenceNetwork
 from geomdiag.models.layout import Sizes, plan
 from geomdiag.models.recognition import Architecture, Match, NearMiss
-from geomdiag.models.settings import Settings
+from geomdiag.models.settings import POOL_SETTINGS, Settings
 from geomdiag.models.tensors import activation, read_tensors, restrict
 from geomdiag.tasks.contract import Task
 
@@ -26,8 +26,6 @@ __all__ = ["ARCHITECTURE"]
 
 _FIRST = re.compile(r"(^|\.)weight_ih_l0$")
 _PART = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
-#: Settings that say what of the positions the layers that follow get.
-POOL_SETTINGS = ("pool", "pooling", "pool_type", "readout")
 #: Gates stored one above the other, and the module that has them.
 KINDS: Mapping[int, Literal["LSTM", "GRU", "RNN"]] = {4: "LSTM", 3: "GRU", 1: "RNN"}
 
@@ -257,7 +255,7 @@ class _Architecture(Architecture):
                 layout=layout,
                 unembed=linear[-1][0].T,
                 roles=roles,
-                neurons=pool != "mean" and not shape.projected or len(linear) > 1,
+                neurons=(pool != "mean" and not shape.projected) or len(linear) > 1,
             )
 
         return Match(

@@ -10,12 +10,16 @@ from geomdiag.models.architectures.language_model_names import model_type
 from geomdiag.models.architectures.transformer_names import Naming
 from geomdiag.models.architectures.transformer_weights import Rotary
 from geomdiag.models.recognition import Fit
-from geomdiag.models.settings import Settings
+from geomdiag.models.settings import POOL_SETTINGS, Settings
 
 __all__ = ["Options", "read_options"]
 
 #: No task is shown as more positions: a window of attention that holds them hides none.
 LONGEST = 8
+#: What a configuration calls the kind of normalisation, and how its kinds begin.
+_NORM_SETTINGS = ("normalization_type", "norm_type")
+_NORM_WORDS = {"ln": ("ln", "layer"), "rms": ("rms",)}
+_OTHER_POOLS = ("mean", "avg", "average", "max", "first", "cls", "flatten", "concat")
 _OWN = "Give the model yourself with --model package.module:factory."
 
 
@@ -82,6 +86,7 @@ def read_options(naming: Naming, fit: Fit, settings: Settings, notices: list[str
         what cannot be guessed.
     """
     _refuse_unknown(naming, settings)
+    _refuse_other_blocks(naming, settings)
     coefficient = settings.number("attn_coeff")
     if coefficient is None and naming.orientation == "nanda" and fit.dims.get("n") == 2:
         notices.append(
@@ -91,6 +96,14 @@ def read_options(naming: Naming, fit: Fit, settings: Settings, notices: list[str
     heads = _heads(naming, fit, settings, notices)
     width = fit.dims["e"] if "h" in fit.dims else fit.dims["a"] // heads
     norm = _norm(naming, fit, settings, notices)
+    rotary = _rotary(naming, width, settings, notices)
+    if rotary is None and "positions" not in fit.roles:
+        notices.append(
+            "no table of positions is stored: none is added (a sinusoidal one would leave no trace)"
+        )
+    causal = settings.causal()
+    if causal is None and fit.blocks > 1 and _homemade(naming):
+        notices.append("the attention is taken to be causal, as no configuration says ('causal')")
     return Options(
         activation=settings.activation(naming.activation, notices)
         if "w_in_0" in fit.roles
@@ -101,9 +114,9 @@ def read_options(naming: Naming, fit: Fit, settings: Settings, notices: list[str
         eps=_epsilon(naming, settings, notices),
         coefficient=1.0 if coefficient is None else coefficient,
         # the code that mixes in a constant stores a mask and never applies it
-        causal=coefficient is None and settings.word("attention_dir") != "bidirectional",
+        causal=coefficient is None and causal is not False,
         parallel=_parallel(naming, settings),
-        rotary=_rotary(naming, width, settings, notices),
+        rotary=rotary,
         score_scale=_score_scale(settings),
         scale_by_layer=bool(settings.flag("scale_attn_by_inverse_layer_idx")),
     )
@@ -151,8 +164,52 @@ def _refuse_unknown(naming: Naming, settings: Settings) -> None:
         )
 
 
+def _refuse_other_blocks(naming: Naming, settings: Settings) -> None:
+    """Raise if a configuration that is not Hugging Face's describes other blocks than these."""
+    if model_type(settings) is not None:
+        return
+    norm = settings.word(*_NORM_SETTINGS)
+    asked: dict[str, object] = {}
+    if settings.pre_norm() is False:
+        asked["norm_first"] = False
+    if (pool := settings.word(*POOL_SETTINGS)) in _OTHER_POOLS:
+        asked["pool"] = pool
+    if naming.norm and norm is not None and not norm.startswith(_NORM_WORDS[naming.norm]):
+        asked["normalization_type"] = norm
+    places = settings.word("positional_embedding_type")
+    if naming.rotary and (False in (settings.flag("rope"), settings.flag("use_rope"))):
+        asked["use_rope"] = False
+    elif naming.model_types and places not in (None, "rotary" if naming.rotary else "standard"):
+        asked["positional_embedding_type"] = places
+    for name, said in asked.items():
+        raise ArchitectureError(
+            f"the configuration says {name} = {said}; with tensors named as these "
+            f"({naming.convention.name}) decoder_transformer only knows "
+            f"{'rotary' if naming.rotary else 'learned'} positions, normalisations "
+            f"{f'({naming.norm}) ' if naming.norm else ''}before attention and MLP, and an answer "
+            f"at the last position. {_OWN}"
+        )
+
+
+def _homemade(naming: Naming) -> bool:
+    """Tell whether names and matrices are those that anybody may choose for a network."""
+    return naming.orientation == "linear" and not naming.model_types
+
+
 def _norm(naming: Naming, fit: Fit, settings: Settings, notices: list[str]) -> str:
-    said = None if naming.model_types else settings.word("normalization_type")
+    said = None if naming.model_types else settings.word(*_NORM_SETTINGS)
+    gains = [part for part in fit.roles if part.startswith("norm_") and "_gain" in part]
+    if gains and _homemade(naming) and settings.pre_norm() is None:
+        notices.append(
+            "the normalisations are taken to stand before attention and MLP, as no configuration "
+            "says ('norm_first')"
+        )
+    bare = any(part.replace("_gain", "_offset") not in fit.roles for part in gains)
+    if bare and said is None and not naming.norm and naming.orientation != "lens":
+        notices.append(
+            "normalisations with a gain and no offset are taken for RMSNorm, not LayerNorm (say "
+            "'normalization_type' in the run's config.json)"
+        )
     weights = any(part.startswith("norm_") for part in fit.roles)
     if naming.orientation == "lens" and not weights and "normalization_type" not in settings:
         notices.append(
