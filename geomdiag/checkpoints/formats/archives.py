@@ -41,11 +41,14 @@ def first_member(head: bytes) -> bytes:
 
 def _described(file: IO[bytes], size: int) -> int:
     """Return the bytes of a zip file's table of contents, as far as its end says; else 0."""
-    start = max(0, size - (1 << 16) - 100)
-    file.seek(start)
-    tail = file.read(size - start)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0:
+    for reach in (42, (1 << 16) + 42):  # a comment of up to 64 KiB may follow
+        start = max(0, size - reach)
+        file.seek(start)
+        tail = file.read(size - start)
+        at = tail.rfind(b"PK\x05\x06")
+        if at >= 0:
+            break
+    else:
         return 0
     told = int.from_bytes(tail[at + 12 : at + 16], "little")
     if told < 0xFFFFFFFF or tail[at - 20 : at - 16] != b"PK\x06\x07":
