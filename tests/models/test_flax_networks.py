@@ -98,11 +98,12 @@ def test_linen_transformers(
     import jax
 
     net = linen_transformer(placement, pool, act, causal, tied)
-    variables = net.init(jax.random.key(1), WITH_EQUALS)
+    rng = np.random.default_rng(2)
     variables = jax.tree.map(
-        lambda x: x + 0.1 * jax.random.normal(jax.random.key(2), x.shape), variables
+        lambda x: np.float32(x + 0.1 * rng.normal(size=x.shape)),
+        jax.jit(net.init)(jax.random.key(1), WITH_EQUALS),
     )
-    wanted = net.apply(variables, WITH_EQUALS)
+    wanted = jax.jit(net.apply)(variables, WITH_EQUALS)
     config = {"activation": act, "causal": causal, "norm_first": placement == "pre"}
     if pool != "flatten":
         config["pool"] = pool
@@ -130,8 +131,8 @@ def test_linen_mlps(flax: Any, tmp_path: Path) -> None:
 
     for combine in ("sum", "mean", "concat"):
         net = Mlp(combine)
-        variables = net.init(jax.random.key(0), T.inputs)
-        wanted = net.apply(variables, T.inputs)
+        variables = jax.jit(net.init)(jax.random.key(0), T.inputs)
+        wanted = jax.jit(net.apply)(variables, T.inputs)
         (tmp_path / combine).mkdir()
         path = saved(tmp_path / combine, variables)
         read(path, {"act_fn": "gelu", "combine": combine}, T.inputs, wanted)
@@ -143,9 +144,9 @@ def test_linen_mlps(flax: Any, tmp_path: Path) -> None:
             return nn.Dense(11)(jnp.square(nn.Dense(30)(x)))
 
     net = OneHot()
-    variables = net.init(jax.random.key(0), T.inputs)
+    variables = jax.jit(net.init)(jax.random.key(0), T.inputs)
     config = {"act_fn": "square", "logit_scale": 1}
-    read(saved(tmp_path, variables), config, T.inputs, net.apply(variables, T.inputs))
+    read(saved(tmp_path, variables), config, T.inputs, jax.jit(net.apply)(variables, T.inputs))
 
 
 def test_nnx_through_orbax(flax: Any, tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_nnx_through_orbax(flax: Any, tmp_path: Path) -> None:
             return self.head(self.norm(x))[:, -1]
 
     net = Net(nnx.Rngs(0))
-    wanted = net(jnp.asarray(WITH_EQUALS))
+    wanted = nnx.jit(net)(jnp.asarray(WITH_EQUALS))
     state = nnx.state(net)
     for name, tree in (("1", state), ("2", nnx.to_pure_dict(state))):
         with checkpoints.StandardCheckpointer() as checkpointer:

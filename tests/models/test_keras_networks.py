@@ -297,13 +297,21 @@ def named(description: dict[str, Any], name: str) -> dict[str, Any]:
             lambda d: named(d, "out")["inbound_nodes"][0]["kwargs"].update(
                 mask=named(d, "out")["inbound_nodes"][0]["args"][0]
             ),
-            "'out' (Dense) is given a mask",
+            "'out' (Dense) is called with 'mask', which is not run here",
         ),
         (lambda d: named(d, "join")["config"].update(axis=7), "'join' (Concatenate) cannot be run"),
         (lambda d: named(d, "tokens")["config"].update(batch_shape=[None, None]), "fixed sizes"),
         (
             lambda d: named(d, "left")["inbound_nodes"][0]["args"].__setitem__(1, [0, 0]),
             "selected along the batch",
+        ),
+        (
+            lambda d: named(d, "hidden")["inbound_nodes"][0]["kwargs"].update(training=True),
+            "'hidden' (Dense) is called with 'training'",
+        ),
+        (
+            lambda d: named(d, "tokens")["config"].update(batch_shape=[None, 10**12]),
+            "holds 1000000000000 tokens; at most 4096 are read",
         ),
         (lambda d: named(d, "left").update(class_name="Sin"), "'left' (Sin) is applied to the inp"),
         (lambda d: named(d, "hidden").pop("inbound_nodes"), "its description is damaged (KeyError"),
@@ -342,6 +350,53 @@ def test_huge_descriptions_are_refused_quickly() -> None:
     named(config["keras"], "hidden")["inbound_nodes"] = [node] * 100_000
     with pytest.raises(ArchitectureError, match="calls; at most 2000 are read"):
         models.recognise(found, config)
+
+
+def test_sizes_that_double_are_refused_before_they_are_computed() -> None:
+    found, config = plain()
+    layers = config["keras"]["layers"]
+    last = "join"
+    for step in range(60):
+        both = [{"class_name": "__keras_tensor__", "config": {"keras_history": [last, 0, 0]}}] * 2
+        last = f"twice{step}"
+        layers.append(
+            {
+                "class_name": "Concatenate",
+                "name": last,
+                "config": {"axis": -1},
+                "inbound_nodes": [{"args": [both], "kwargs": {}}],
+            }
+        )
+    (node,) = named(config["keras"], "hidden")["inbound_nodes"]
+    node["args"][0]["config"]["keras_history"] = [last, 0, 0]
+    with pytest.raises(ArchitectureError, match="numbers for each input; at most 1048576"):
+        models.recognise(found, config)
+
+
+def test_a_model_of_three_tokens_needs_three() -> None:
+    found, config = plain()
+    layers = config["keras"]["layers"]
+    named(config["keras"], "tokens")["config"]["batch_shape"] = [None, 3]
+    third = json.loads(json.dumps(named(config["keras"], "right")))
+    third["name"] = "third"
+    third["inbound_nodes"][0]["args"][1][1] = 2
+    layers.insert(3, third)
+    table = named(config["keras"], "table")["inbound_nodes"]
+    table.append(json.loads(json.dumps(table[0])))
+    table[2]["args"][0]["config"]["keras_history"] = ["third", 0, 0]
+    joined = named(config["keras"], "join")["inbound_nodes"][0]["args"][0]
+    joined.append(json.loads(json.dumps(joined[0])))
+    joined[2]["config"]["keras_history"] = ["table", 2, 0]
+    found["layers.dense.vars.0"] = TensorSpec((24, 20), "float32")
+    match = models.recognise(found, config)
+    assert match.sizes.context == 3
+    assert models.recognise(found, config, task("modadd:p=10"))
+    with pytest.raises(ArchitectureError, match="reads 3 positions, but modadd:p=11 fills 2"):
+        models.recognise(found, config, T)
+    state = {name: np.zeros(spec.shape) for name, spec in found.items()}
+    bare = {**config, "equals_token": None}
+    with pytest.raises(ArchitectureError, match=r"reads 3 tokens.* modadd:p=10 are 2"):
+        models.snapshot(stored(state), task("modadd:p=10"), config=bare)
 
 
 def test_a_token_read_from_two_tables() -> None:

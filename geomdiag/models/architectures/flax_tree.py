@@ -19,7 +19,7 @@ __all__ = ["FlaxTree", "natural", "plain_names", "read_tree"]
 
 _KIND = "Flax transformer"
 _PROJECTIONS = ("query", "key", "value", "out")
-_POSITION = re.compile(r"pos", re.IGNORECASE)
+_POSITION = re.compile(r"(^|[._])(pos|wpe)|Pos(ition|Emb|Enc)")
 _ATTENTION = re.compile(r"at+(n|ention)", re.IGNORECASE)
 _MLP = re.compile(r"mlp|ff|feed", re.IGNORECASE)
 _FINAL = re.compile(r"final|last|(ln|norm)_?(f|out)\b", re.IGNORECASE)

@@ -115,6 +115,8 @@ def _read(description: Mapping[str, Any]) -> Graph:
     written = description["layers"]
     layers: dict[str, Layer] = {}
     counts: dict[str, int] = {}
+    if len(written) > MOST_CALLS:
+        raise UnfitGraphError(f"it has {len(written)} layers; at most {MOST_CALLS} are read")
     for one in written:
         kind, config = str(one["class_name"]), one.get("config") or {}
         name = str(one.get("name") or config.get("name"))
@@ -130,6 +132,9 @@ def _read(description: Mapping[str, Any]) -> Graph:
     entries = [layers[name] for name in layers if layers[name].kind == "InputLayer"]
     if "input_layers" not in description:
         return _sequential(layers, entries)
+    count = sum(len(one["inbound_nodes"]) for one in written)
+    if count > MOST_CALLS:
+        raise UnfitGraphError(f"it has {count} calls; at most {MOST_CALLS} are read")
     calls = [
         Call(
             layers[str(one.get("name") or one["config"]["name"])],
@@ -197,20 +202,20 @@ def _refs_of_history(value: Any) -> Iterator[Ref]:
 
 def _sorted(calls: list[Call], inputs: list[str]) -> list[Call]:
     """Return calls so that each comes after what it takes."""
-    if len(calls) > MOST_CALLS:
-        raise UnfitGraphError(f"it has {len(calls)} calls; at most {MOST_CALLS} are read")
+    needs = {call: refs(call) for call in calls}
     known = {Ref(name, 0) for name in inputs}
     ordered: list[Call] = []
     waiting = calls
     while waiting:
-        ready = [call for call in waiting if known.issuperset(refs(call))]
+        ready = [call for call in waiting if known.issuperset(needs[call])]
         if not ready:
             raise UnfitGraphError(
                 f"the layer {waiting[0].layer.name!r} waits for its own output, or for none"
             )
         ordered += ready
         known |= {Ref(call.layer.name, call.number) for call in ready}
-        waiting = [call for call in waiting if call not in ready]
+        done = set(ready)
+        waiting = [call for call in waiting if call not in done]
     return ordered
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geomdiag.checkpoints.series import TensorSpec
+from geomdiag.errors import ArchitectureError
 from geomdiag.models.architectures.keras_config import (
     Call,
     Graph,
@@ -26,7 +27,7 @@ from geomdiag.models.architectures.keras_config import (
     described_model,
     read_graph,
 )
-from geomdiag.models.architectures.keras_layers import IDENTITIES, NONLINEAR, run
+from geomdiag.models.architectures.keras_layers import IDENTITIES, NONLINEAR, finish_dense, run
 from geomdiag.models.architectures.keras_tokens import (
     OneHots,
     TableRows,
@@ -43,6 +44,8 @@ from geomdiag.tasks.contract import Task
 
 __all__ = ["ARCHITECTURE"]
 
+#: More numbers than this of one layer for one input are no small network.
+MOST_FEATURES = 1 << 20
 _SOFTMAX = ("Softmax", "Activation")
 #: ``read(place, rows)``: the vectors of the input at `place`, which is read from these rows.
 _Read = Callable[[int, TableRows], Tensor]
@@ -87,6 +90,11 @@ class _Model:
                 raise UnfitGraphError(
                     f"layer {call.layer.name!r} ({call.layer.kind}) cannot be run: {text}"
                 ) from error
+            if isinstance(result, Tensor) and result[:1].numel() > MOST_FEATURES:
+                raise UnfitGraphError(
+                    f"layer {call.layer.name!r} ({call.layer.kind}) gives {result[:1].numel()} "
+                    f"numbers for each input; at most {MOST_FEATURES} are computed"
+                )
             values[Ref(call.layer.name, call.number)] = result
         output = values.get(self.graph.output)
         if not isinstance(output, Tensor) or output.ndim != 2:
@@ -141,14 +149,7 @@ class _Model:
         starts = [given.size * k if side else 0 for k in range(len(given.places))]
         pairs = zip(given.places, starts, strict=True)
         shares = [read(place, TableRows(name, start, given.size)) for place, start in pairs]
-        # the rest of the layer: its bias and activation, on what the rows add up to
-        identity = torch.eye(kernel.shape[1], dtype=kernel.dtype, device=kernel.device)
-        return run(
-            layer,
-            [torch.stack(shares).sum(0)],
-            {},
-            lambda index, leaf: get(index, leaf) if index else identity,
-        )
+        return finish_dense(layer, torch.stack(shares).sum(0), get)
 
     def head(self) -> Layer:
         """Return the last layer, which must be dense; a softmax after it is taken off."""
@@ -275,6 +276,12 @@ class _Architecture(Architecture):
 
         def build(tensors: Mapping[str, NDArray[Any]], task: Task) -> SequenceNetwork:
             layout = plan(task, sizes, settings, [])
+            if len(layout.slots) != len(tables):
+                raise ArchitectureError(
+                    f"the Keras model reads {len(tables)} tokens, and inputs of {task.name} are "
+                    f"{len(layout.slots)}. Check the task, or give the model yourself with "
+                    "--model package.module:factory."
+                )
             weights = read_tensors(tensors, roles.values())
             weights[kernel] = restrict(weights[kernel], 1, task.classes)
             if bias:
@@ -289,7 +296,7 @@ class _Architecture(Architecture):
             return SequenceNetwork(
                 self.name,
                 forward=forward,
-                tables=tuple(stored[one] for one in tables[: len(layout.slots)]),
+                tables=tuple(stored[one] for one in tables),
                 layout=layout,
                 unembed=weights[kernel],
                 roles=roles,

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from geomdiag.models.architectures.keras_config import Layer, UnfitGraphError
 
-__all__ = ["ACTIVATIONS", "IDENTITIES", "KNOWN", "NONLINEAR", "Variables", "run"]
+__all__ = ["ACTIVATIONS", "IDENTITIES", "KNOWN", "NONLINEAR", "Variables", "finish_dense", "run"]
 
 #: ``get(index, leaf, inside)``: variable `index` of a layer, by its older name `leaf`, of the
 #: sub-layer whose newer and older names are `inside`; None if it has none.
@@ -33,8 +33,10 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 #: Layers that change nothing outside training.
 IDENTITIES = frozenset(
     {"Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "ActivityRegularization"}
-    | {"Identity", "Cast"}
+    | {"Identity"}
 )
+#: What layers may be called with by name.
+_ARGUMENTS = frozenset({"use_causal_mask", "query", "value", "key"})
 _POINTWISE: Mapping[str, Callable[[Tensor], Tensor]] = {
     "Relu": torch.relu,
     "Silu": functional.silu,
@@ -66,10 +68,11 @@ def run(layer: Layer, args: list[Any], kwargs: Mapping[str, Any], get: Variables
     UnfitGraphError
         If the layer, or an option of it, is none of those that are run.
     """
-    if any(value is not None for key, value in kwargs.items() if key in ("mask", "attention_mask")):
-        raise UnfitGraphError(
-            f"layer {layer.name!r} ({layer.kind}) is given a mask, not known here"
-        )
+    for key, value in kwargs.items():
+        if key not in _ARGUMENTS and value is not None and value is not False:
+            raise UnfitGraphError(
+                f"layer {layer.name!r} ({layer.kind}) is called with {key!r}, which is not run here"
+            )
     made = _LAYERS.get(layer.kind)
     if layer.kind in IDENTITIES:
         return _tensor(layer, args[0])
@@ -118,10 +121,22 @@ def _needed(layer: Layer, value: Tensor | None, leaf: str) -> Tensor:
 
 
 def _dense(layer: Layer, args: list[Any], _: Mapping[str, Any], get: Variables) -> Tensor:
+    return finish_dense(
+        layer, _tensor(layer, args[0]) @ _needed(layer, get(0, "kernel"), "kernel"), get
+    )
+
+
+def finish_dense(layer: Layer, y: Tensor, get: Variables) -> Tensor:
+    """Return what a dense layer makes of its products: bias and activation."""
     _default(layer, quantization_config=None, lora_rank=None)
-    kernel, bias = _needed(layer, get(0, "kernel"), "kernel"), get(1, "bias")
-    y = _tensor(layer, args[0]) @ kernel
+    bias = get(1, "bias")
     return _activation(layer)(y if bias is None else y + bias)
+
+
+def _cast(layer: Layer, args: list[Any], _: Mapping[str, Any], __: Variables) -> Tensor:
+    if not str(layer.config.get("dtype", "float32")).startswith("float"):
+        raise UnfitGraphError(f"layer {layer.name!r} (Cast) makes whole numbers of vectors")
+    return _tensor(layer, args[0])
 
 
 def _activate(layer: Layer, args: list[Any], _: Mapping[str, Any], __: Variables) -> Tensor:
@@ -315,6 +330,7 @@ _CELLS = {"LSTM": "lstm_cell", "GRU": "gru_cell", "SimpleRNN": "simple_rnn_cell"
 _LAYERS: Mapping[str, Callable[..., Tensor]] = {
     "Dense": _dense,
     "Activation": _activate,
+    "Cast": _cast,
     "ReLU": _relu,
     "Gelu": _gelu,
     "Softmax": _softmax,

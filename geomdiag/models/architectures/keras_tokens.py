@@ -14,6 +14,9 @@ from geomdiag.models.architectures.keras_config import Call, Layer, UnfitGraphEr
 
 __all__ = ["OneHots", "TableRows", "Tokens", "apply", "inputs_of"]
 
+#: More tokens than this in one example are no small network.
+MOST_TOKENS = 4096
+
 
 @dataclass(frozen=True)
 class TableRows:
@@ -67,10 +70,14 @@ def inputs_of(layers: Sequence[Layer]) -> list[Tokens | OneHots]:
         kind = config.get("dtype")
         kind = kind.get("config", {}).get("name") if isinstance(kind, dict) else kind
         count = math.prod(rest)
-        if str(kind).startswith("float") and rest and count > 2:
+        if str(kind).startswith("float") and count > 2 and math.prod(rest[:-1]) <= MOST_TOKENS:
             found.append(_one_hots(layer, rest, place, alone=len(layers) == 1))
             place += len(found[-1].places)
             continue
+        if count > MOST_TOKENS:
+            raise UnfitGraphError(
+                f"the input {layer.name!r} holds {count} tokens; at most {MOST_TOKENS} are read"
+            )
         found.append(Tokens(np.arange(place, place + count).reshape(rest)))
         place += count
     return found
@@ -101,7 +108,7 @@ def apply(call: Call, args: list[Any]) -> Tokens | OneHots:
     first = args[0][0] if isinstance(args[0], list) else args[0]
     if isinstance(first, Tokens):
         places = _arranged(kind, config, args)
-        if places is not None:
+        if places is not None and places.size <= MOST_TOKENS:
             return Tokens(places)
         if kind in ("OneHot", "CategoryEncoding"):
             size = config.get("num_classes") or config.get("num_tokens")

@@ -175,7 +175,7 @@ class _Architecture(Architecture):
 def _order(task: Task) -> torch.Tensor:
     """Return the place of each of the task's tokens among the numbers or permutations."""
     permutations = getattr(getattr(task, "group", None), "permutations", None)
-    if permutations is None:
+    if permutations is None or permutations.shape != (_PERMUTATIONS, 5):
         return torch.arange(task.tokens)
     places = {one: i for i, one in enumerate(itertools.permutations(range(5)))}
     return torch.tensor([places[tuple(one)] for one in permutations.tolist()])
