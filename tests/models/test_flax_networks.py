@@ -176,12 +176,13 @@ def test_nnx_through_orbax(flax: Any, tmp_path: Path) -> None:
             self.blocks = nnx.List([Block(rngs), Block(rngs)])
             self.norm = nnx.LayerNorm(8, rngs=rngs)
             self.head = nnx.Linear(8, 11, rngs=rngs)
+            self.drop = nnx.Dropout(0.1, deterministic=True, rngs=rngs)  # keeps a generator
 
         def __call__(self, tokens: Any) -> Any:
             x = self.embed(tokens) + self.pos[...]
             for block in self.blocks:
                 x = block(x)
-            return self.head(self.norm(x))[:, -1]
+            return self.head(self.drop(self.norm(x)))[:, -1]
 
     net = Net(nnx.Rngs(0))
     wanted = nnx.jit(net)(jnp.asarray(WITH_EQUALS))

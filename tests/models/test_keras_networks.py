@@ -314,6 +314,10 @@ def named(description: dict[str, Any], name: str) -> dict[str, Any]:
             "holds 1000000000000 tokens; at most 4096 are read",
         ),
         (lambda d: named(d, "left").update(class_name="Sin"), "'left' (Sin) is applied to the inp"),
+        (
+            lambda d: named(d, "hidden").update(inbound_nodes=[[["join", 0, 0, {}]]]),
+            "it was written by Keras 2; load it with Keras 3",
+        ),
         (lambda d: named(d, "hidden").pop("inbound_nodes"), "its description is damaged (KeyError"),
         (lambda d: d["layers"].__setitem__(3, {"class_name": 3, "config": 4}), "damaged"),
     ],

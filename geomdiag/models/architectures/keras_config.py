@@ -135,6 +135,8 @@ def _read(description: Mapping[str, Any]) -> Graph:
     count = sum(len(one["inbound_nodes"]) for one in written)
     if count > MOST_CALLS:
         raise UnfitGraphError(f"it has {count} calls; at most {MOST_CALLS} are read")
+    if any(isinstance(node, list) for one in written for node in one["inbound_nodes"]):
+        raise UnfitGraphError("it was written by Keras 2; load it with Keras 3 and save it again")
     calls = [
         Call(
             layers[str(one.get("name") or one["config"]["name"])],
