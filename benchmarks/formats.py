@@ -99,7 +99,7 @@ def measure(kind: str, warm: Path, path: Path, which: str) -> dict[str, float]:
 
     read(warm)
     home = path.parent
-    ml_types._forget(home)
+    ml_types.forget(home)
     Path("/proc/self/clear_refs").write_text("5")
     resident, calls, disk = _status("VmRSS"), _io("rchar"), _io("read_bytes")
     start = time.perf_counter()
@@ -110,7 +110,7 @@ def measure(kind: str, warm: Path, path: Path, which: str) -> dict[str, float]:
         "disk": _io("read_bytes") - disk,
         "read": _io("rchar") - calls,
         "memory": _status("VmHWM") - resident,
-        "mapped": ml_types._mapped(home),
+        "mapped": ml_types.mapped_bytes(home),
         "stored": array.size * 4,
         "array": array.nbytes,
     }

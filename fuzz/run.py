@@ -39,7 +39,7 @@ FAILED = 3
 
 
 def _limit() -> None:
-    used = fuzzing._memory("VmSize")
+    used = fuzzing.memory_in_use("VmSize")
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + SPACE, most))
 
@@ -104,7 +104,7 @@ def supervise(kind: str, seconds: float, first: int, out: Path) -> int:
         died += 1
         case = int(last.read_text()) if last.exists() else first
         why = f"the process ended with {ran.returncode} in case {case}\n{ran.stderr[-20_000:]}"
-        print(f"{kind}: {why.splitlines()[0]}", flush=True)
+        print(f"{kind}: {why.splitlines()[0]}; {why.splitlines()[-1][:200]}", flush=True)
         (out / f"{kind}-{case}.txt").write_text(why)
         first = case + 1
         if time.time() >= until or died >= 20:

@@ -193,7 +193,7 @@ def read_all(path: Path) -> str:
     return "read"
 
 
-def _memory(name: str) -> int:
+def memory_in_use(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) << 10
@@ -204,9 +204,9 @@ def _memory(name: str) -> int:
 def bounded(seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]:
     """Raise `AssertionError` if what is done within takes longer or more memory (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")  # the greatest memory so far is forgotten
-    before, start = _memory("VmRSS"), time.perf_counter()
+    before, start = memory_in_use("VmRSS"), time.perf_counter()
     yield
-    took, used = time.perf_counter() - start, _memory("VmHWM") - before
+    took, used = time.perf_counter() - start, memory_in_use("VmHWM") - before
     if took > seconds or used > memory:
         raise AssertionError(
             f"took {took:.1f} s and {used >> 20} MiB; allowed are {seconds:.0f} s and "

@@ -52,7 +52,7 @@ def _counted() -> int:
     return int(Path("/proc/self/io").read_text().splitlines()[0].split()[1])
 
 
-def _mapped(folder: Path) -> int:
+def mapped_bytes(folder: Path) -> int:
     """Return how many bytes of mapped files under `folder` were touched."""
     touched, ours = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -64,7 +64,7 @@ def _mapped(folder: Path) -> int:
     return touched
 
 
-def _forget(folder: Path) -> None:
+def forget(folder: Path) -> None:
     """Let the kernel forget the files' contents: what it has in memory, it maps in large pieces."""
     for path in folder.rglob("*"):
         if path.is_file():
@@ -81,14 +81,14 @@ def bytes_read(call: Callable[[], Any], folder: Path | None = None) -> int:
     """
     call()  # imports and caches
     if folder is not None:
-        _forget(folder)
+        forget(folder)
     before = _counted()
     own = _counted() - before
-    mapped = _mapped(folder) if folder is not None else 0
+    mapped = mapped_bytes(folder) if folder is not None else 0
     before = _counted()
     kept = call()
     read = _counted() - before - own
     if folder is not None:
-        read += _mapped(folder) - mapped
+        read += mapped_bytes(folder) - mapped
     del kept
     return read
