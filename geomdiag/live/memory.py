@@ -16,6 +16,7 @@ from geomdiag.checkpoints.series import Checkpoint, TensorMap, TensorSpec
 from geomdiag.errors import ArchitectureError, CheckpointError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 __all__ = ["checkpoint_of", "runner", "untouched"]
@@ -130,8 +131,9 @@ def runner(
         with ExitStack() as stack:
             stack.enter_context(_evaluating(module))
             if parameter is not None:
-                # what the network makes on its way lies where the network does
+                # what the network makes on its way is where and what the network is
                 stack.enter_context(torch.device(parameter.device))
+                stack.enter_context(_default_type(parameter.dtype))
                 inputs = inputs.to(parameter.device)
             return forward(module, inputs)
 
@@ -146,6 +148,18 @@ def runner(
         return run
 
     return factory
+
+
+@contextmanager
+def _default_type(dtype: torch.dtype) -> Iterator[None]:
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype if dtype.is_floating_point else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -90,6 +90,17 @@ def test_unchanged_buffers_are_not_written_while_gradients_wait() -> None:
     assert network.embedding.weight.grad is not None
 
 
+def test_a_network_in_double_precision_is_run_as_it_is() -> None:
+    def offset(module: Network, inputs: Tensor) -> Tensor:
+        answers = module(inputs)
+        return torch.matmul(answers, torch.eye(7))  # fails had its type been float32
+
+    monitor = Monitor(fresh().double(), "modadd:p=7", analyzers=["fit"], forward=offset)
+    monitor.step(0)
+    assert monitor.dataset["status"].item() == "ok", monitor.dataset["error"].item()
+    assert torch.get_default_dtype() == torch.float32
+
+
 def test_the_network_inside_a_distributed_wrapper_is_run() -> None:
     class DistributedDataParallel(torch.nn.Module):
         """Called like torch's own, whose forward waits for the other processes."""
