@@ -174,13 +174,13 @@ def _suggest(console: Console, one: RunInspection) -> None:
     part, _, name = best.partition("=")
     folder = one.path if one.path.is_dir() else one.path.parent
     lines = [
-        "If this is the embedding, it is analysed by itself (of a vocabulary larger than the "
-        "task's, the rows that --tokens names) with",
+        "If this is the embedding, it is analysed by itself with",
         f"  --map {best}",
         f"or with these lines in {folder / 'geomdiag.toml'}",
         "  [map]",
         f'  {part} = "{name}"',
     ]
+    lines.append("and, if it has more rows than the task has elements, --tokens (which rows)")
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         lines.append(f"other guesses: {', '.join(others[:5])}{more}")

@@ -171,3 +171,24 @@ def test_inspect_and_analyze(kind: str, tmp_path: Path) -> None:
     (node,) = gd.analyze(runs, task=task).children.values()
     assert node.ds["step"].values.tolist() == [1, 20]
     assert np.isfinite(node.ds["symmetry_violation"].sel(symmetry="commutativity")).all()
+
+
+def test_a_map_gives_the_matrices_that_a_program_does_not_show(
+    task: tasks.Task, tmp_path: Path
+) -> None:
+    from geomdiag import analyze
+
+    net = Unknown().eval()
+    path = write("torchscript", net, tmp_path / "step_9")
+    options = {"analyzers": ["fit", "spectrum", "dimension"], "workers": 1}
+    runs = open_runs(path, allow_pickle=True)
+    (plain,) = analyze(runs, task, **options).children.values()
+    assert "power" not in plain
+    assert "--map embedding=TENSOR" in plain.attrs["not_computed"]
+    runs = open_runs(path, allow_pickle=True)
+    (mapped,) = analyze(runs, task, mapping="embedding=table.weight", **options).children.values()
+    assert mapped["loss"].identical(plain["loss"])
+    table = net.table.weight[:P].detach().numpy()
+    singular = np.linalg.svd(table - table.mean(axis=0), compute_uv=False)
+    rank = mapped["dimension"].sel(matrix="embedding", measure="stable_rank")
+    assert float(rank[0]) == pytest.approx((singular**2).sum() / singular[0] ** 2, rel=1e-5)
