@@ -332,3 +332,13 @@ def test_mlx(tmp_path: Path) -> None:
         (series,) = open_runs(tmp_path / f"step_1{suffix}").values()
         assert series.format == form
         np.testing.assert_array_equal(series[0].tensors["a.weight"], np.arange(6.0).reshape(2, 3))
+
+
+def test_npz_with_bfloat16(tmp_path: Path) -> None:
+    """NumPy stores it as two bytes without a name: said, not passed over in silence."""
+    ml_dtypes = pytest.importorskip("ml_dtypes", exc_type=ImportError)
+    half = np.ones((2, 3), ml_dtypes.bfloat16)
+    np.savez(tmp_path / "step_1.npz", a=np.ones((2, 3)), half=half)
+    (series,) = open_runs(tmp_path / "step_1.npz").values()
+    assert set(series[0].tensors) == {"a"}
+    assert any("'half' is left out" in notice for notice in series.notices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -278,6 +279,12 @@ class NumpyFormat:
             if not _is_tensor(name, spec) and not spec.shape:
                 value = _read(path, name, allow_pickle=allow_pickle).item()
                 metadata[name] = plain_value(value)
+        notices = [
+            f"{name!r} is left out: its type is {spec.dtype}, as NumPy writes bfloat16 and float8 "
+            "of JAX without saying which; save it as float32"
+            for name, spec in specs.items()
+            if spec.shape and re.fullmatch(r"[|<>]?V[12]", spec.dtype)
+        ]
         specs = {name: spec for name, spec in specs.items() if _is_tensor(name, spec)}
         if not specs:
             raise NotACheckpointError(f"{path}: the file holds no numeric arrays")
@@ -289,7 +296,11 @@ class NumpyFormat:
             steps=steps_of(metadata),
             kind=kind_of(specs, metadata),
         )
-        return Contents(entries=[entry], config=config if isinstance(config, Mapping) else {})
+        return Contents(
+            entries=[entry],
+            config=config if isinstance(config, Mapping) else {},
+            notices=notices,
+        )
 
 
 FORMAT = NumpyFormat()
