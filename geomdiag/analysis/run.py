@@ -162,6 +162,8 @@ def _prepare(
         job_of(one, name, task, chosen, model, split is not None, naming)
         for one, name in zip(series, names, strict=True)
     ]
+    if jobs and all(job.plan.task is None for job in jobs):
+        raise TaskError(jobs[0].plan.problem)
     return _Work(jobs, chosen, task, model, notices)
 
 
@@ -175,8 +177,6 @@ def _carry_out(
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     jobs = work.jobs
-    if jobs and all(job.plan.task is None for job in jobs):
-        raise TaskError(jobs[0].plan.problem)
     book = _open(journal)
     for job in jobs:
         _reuse(job, previous, book)

@@ -140,6 +140,8 @@ def test_other_tokens_never_extend_a_result(tmp_path: Path) -> None:
     assert calls == [1]
     assert float(other["power"].sel(block="k=5").max()) == pytest.approx(1, abs=1e-6)
     assert first.attrs["configuration"] != other.attrs["configuration"]
+    with pytest.raises(TaskError, match="no axis for token 400"):  # not: other checkpoints
+        run([*TOKENS[:11], 400])
     language_model(tmp_path / "lm", noise=9)  # other rows, the same circle
     run([TOKENS[5 * at % 12] for at in range(12)])
     assert calls == []
