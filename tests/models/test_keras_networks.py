@@ -313,6 +313,13 @@ def named(description: dict[str, Any], name: str) -> dict[str, Any]:
             lambda d: named(d, "tokens")["config"].update(batch_shape=[None, 10**12]),
             "holds 1000000000000 tokens; at most 4096 are read",
         ),
+        (
+            lambda d: (
+                named(d, "table")["config"].update(mask_zero=True),
+                named(d, "hidden").update(class_name="LSTM"),
+            ),
+            "'table' has mask_zero = True, by which 'hidden' (LSTM) leaves token 0 out",
+        ),
         (lambda d: named(d, "left").update(class_name="Sin"), "'left' (Sin) is applied to the inp"),
         (
             lambda d: named(d, "hidden").update(inbound_nodes=[[["join", 0, 0, {}]]]),

@@ -27,7 +27,13 @@ from geomdiag.models.architectures.keras_config import (
     described_model,
     read_graph,
 )
-from geomdiag.models.architectures.keras_layers import IDENTITIES, NONLINEAR, finish_dense, run
+from geomdiag.models.architectures.keras_layers import (
+    HEEDING_MASKS,
+    IDENTITIES,
+    NONLINEAR,
+    finish_dense,
+    run,
+)
 from geomdiag.models.architectures.keras_tokens import (
     OneHots,
     TableRows,
@@ -198,6 +204,17 @@ class _Model:
                 return call.layer.kind in NONLINEAR or said not in ("linear", None)
 
 
+def _refuse_masks(graph: Graph) -> None:
+    """Raise where a mask of an embedding, of which a description says no more, would count."""
+    masked = next((one for one in graph.layers.values() if one.config.get("mask_zero")), None)
+    heeding = next((one for one in graph.layers.values() if one.kind in HEEDING_MASKS), None)
+    if masked is not None and heeding is not None:
+        raise UnfitGraphError(
+            f"layer {masked.name!r} has mask_zero = True, by which {heeding.name!r} "
+            f"({heeding.kind}) leaves token 0 out, which is not run here"
+        )
+
+
 def _filled(value: Any, values: Mapping[Ref, Any]) -> Any:
     if isinstance(value, Ref):
         return values[value]
@@ -214,6 +231,7 @@ class _Architecture(Architecture):
             return NearMiss(0, "Keras model: no configuration describes its layers")
         try:
             model = _Model(read_graph(description), specs)
+            _refuse_masks(model.graph)
             head = model.head()
             output = self._on_shapes(model)
             self._all_placed(model)

@@ -12,7 +12,16 @@ from torch.nn import functional
 
 from geomdiag.models.architectures.keras_config import Layer, UnfitGraphError
 
-__all__ = ["ACTIVATIONS", "IDENTITIES", "KNOWN", "NONLINEAR", "Variables", "finish_dense", "run"]
+__all__ = [
+    "ACTIVATIONS",
+    "HEEDING_MASKS",
+    "IDENTITIES",
+    "KNOWN",
+    "NONLINEAR",
+    "Variables",
+    "finish_dense",
+    "run",
+]
 
 #: ``get(index, leaf, inside)``: variable `index` of a layer, by its older name `leaf`, of the
 #: sub-layer whose newer and older names are `inside`; None if it has none.
@@ -34,6 +43,10 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 IDENTITIES = frozenset(
     {"Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "ActivityRegularization"}
     | {"Identity"}
+)
+#: Layers that take the mask that a layer before them made, though no call of theirs names it.
+HEEDING_MASKS = frozenset(
+    {"LSTM", "GRU", "SimpleRNN", "MultiHeadAttention", "GlobalAveragePooling1D", "Softmax"}
 )
 #: What layers may be called with by name.
 _ARGUMENTS = frozenset({"use_causal_mask", "query", "value", "key"})
