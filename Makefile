@@ -1,5 +1,6 @@
 # make demo   build the environment and analyse the two bundled series of modular addition into demo/
 # make test   build the environment and run the tests
+# make browser   bring what drives a Chromium; with one on the PATH, make test then looks at the report in it
 # make test-formats   the tests of formats with every library that writes one, in an environment of its own
 # make docs   build the site into docs/_build/html; warnings are errors
 # make lint   style, types and the import-layers contract
@@ -15,7 +16,7 @@ WRITERS := .venv-formats
 FORMAT_TESTS := tests/checkpoints tests/models tests/live/test_callbacks.py tests/cli/test_analyze_elsewhere.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-formats docs lint format clean
+.PHONY: help demo test test-all test-formats browser docs lint format clean
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -36,10 +37,14 @@ demo: $(VENV)
 	$(BIN)/geomdiag analyze fixtures/series/modadd-p31-* --task modadd --out demo/series.geomdiag.zarr
 
 test: $(VENV)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-all: $(VENV)
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest -n auto -m ''
+
+# The tests in a browser run where this and a Chromium are.
+browser: $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test-browser]'
 
 $(WRITERS)/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(WRITERS)
@@ -48,7 +53,7 @@ $(WRITERS)/.complete: pyproject.toml constraints.txt
 
 # Here a test that skips for want of a library that the extra brings is a failure.
 test-formats: $(WRITERS)/.complete
-	GEOMDIAG_WRITERS_REQUIRED=1 $(WRITERS)/bin/python -m pytest -n 2 $(FORMAT_TESTS)
+	GEOMDIAG_WRITERS_REQUIRED=1 $(WRITERS)/bin/python -m pytest -n auto $(FORMAT_TESTS)
 
 # The generator comes with the first build of the site, so that the environment itself stays quick to make.
 $(DOCS): $(BUILT)
