@@ -263,6 +263,23 @@ def test_near_misses(change: dict[str, Any], words: str) -> None:
         models.recognise(found)
 
 
+def test_parts_of_a_block_are_told_by_shape_and_name_where_their_order_does_not() -> None:
+    case = next(case for case in CASES if case.name == "flax-pre-norm")
+    state = {name: value.numpy() for name, value in case.state().items()}
+    names = {"Dense_0": "up", "Dense_1": "down", "LayerNorm_0": "self_attn", "LayerNorm_1": "ffn"}
+    other = {}
+    for name, value in state.items():
+        block, _, rest = name.partition(".")
+        module, _, leaf = rest.partition(".")
+        new = f"{block}.{names.get(module, module)}.{leaf}" if block.startswith("Block") else name
+        other[new] = value
+    other = dict(sorted(other.items()))
+    assert list(other).index("Block_0.down.kernel") < list(other).index("Block_0.up.kernel")
+    wanted = models.snapshot(stored(state), T, config=case.config).logits
+    got = models.snapshot(stored(other), T, config=case.config).logits
+    np.testing.assert_array_equal(got, wanted)
+
+
 def test_configurations_that_do_not_fit() -> None:
     found = flax_specs(norms="LN")
     with pytest.raises(ArchitectureError, match=r"pool = 'cls'.*last, mean and first"):
