@@ -120,7 +120,8 @@ def select(
     if tokens is not None:
         notices.append(f"tokens {tokens.said}: {tokens.shown()}")
     if only:
-        notices = [f"{only}: the {', '.join(parts)} alone is analysed", *notices]
+        verb = "is" if len(parts) == 1 else "are"
+        notices = [f"{only}: the {' and '.join(parts)} alone {verb} analysed", *notices]
     return Selection(
         parts=parts, tokens=tokens, only=bool(only), reason=only, notices=tuple(notices)
     )
