@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import geomdiag as gd
 from geomdiag.training import load_recipes, train
@@ -78,13 +79,29 @@ def test_readme_shows_the_real_output(tmp_path: Path) -> None:
 
 def test_readme_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    (example,) = blocks("README.md", "python")
+    example, _ = blocks("README.md", "python")
     rng = np.random.default_rng(0)
     names: dict[str, Any] = {"logits": rng.normal(size=(113**2, 113)), "W": rng.normal(size=(9, 4))}
     exec(compile(example, "README.md", "exec"), names)
     run = names["tree"]["modadd-p31-mlp__seed=0"]
     assert set(run["status"].values) == {"ok"}
     assert names["runs"]["modadd-p31-mlp/seed=0"].steps[-1] == 5000
+
+
+def test_readme_live_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, example = blocks("README.md", "python")
+    model = torch.nn.Module()
+    model.embed = torch.nn.Embedding(31, 4)
+    model.l1 = torch.nn.Linear(4, 8, bias=False)
+    model.unembed = torch.nn.Linear(8, 31, bias=False)
+    # fewer steps than the page says, for time
+    assert "1001" in example
+    example = example.replace("1001", "201")
+    exec(compile(example, "README.md", "exec"), {"gd": gd, "model": model})
+    (run,) = gd.load("run.geomdiag.zarr").children.values()
+    assert run["step"].values.tolist() == [100, 200]
+    assert set(run["status"].values) == {"ok"}
 
 
 def test_own_model_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
