@@ -262,6 +262,17 @@ def test_an_hdf5_heap_without_end(tmp_path: Path) -> None:
         open_runs(path)
 
 
+def test_an_hdf5_attribute_whose_name_is_no_text(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "step_1.h5"
+    with h5py.File(path, "w") as file:
+        file["w"] = np.ones(3)
+        file.attrs["author"] = 5
+    path.write_bytes(path.read_bytes().replace(b"author", b"auth\xffr"))
+    (series,) = open_runs(path).values()
+    assert set(series[0].tensors) == {"w"}
+
+
 def test_an_hdf5_chunk_larger_than_its_dataset(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "step_1.h5"

@@ -116,6 +116,8 @@ class _Found:
         self.specs: dict[str, TensorSpec] = {}
         self.metadata: dict[str, Any] = {}
         for name, value in file.attrs.items():
+            if not isinstance(name, str):  # h5py leaves a name that is no UTF-8 as bytes
+                continue
             if name not in _DESCRIPTIONS and isinstance(value, str | bytes | np.generic):
                 text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
                 self.metadata[name] = plain_value(
