@@ -289,18 +289,80 @@ def test_configurations_that_do_not_fit() -> None:
         models.recognise(found)
 
 
-def test_layers_that_fit_in_more_than_one_order_are_noticed() -> None:
+def test_layers_that_fit_in_more_than_one_order_are_refused() -> None:
     square = {"embed.embedding": (11, 8), "a.kernel": (8, 8), "b.kernel": (8, 8)}
     found = {name: TensorSpec(shape, "float32") for name, shape in square.items()}
     found["c.kernel"] = TensorSpec((8, 11), "float32")
-    notices = "\n".join(models.recognise(found).notices)
-    assert (
-        "more than one order of the layers fits: a.kernel, b.kernel, c.kernel is taken" in notices
-    )
+    with pytest.raises(
+        ArchitectureError, match=r"a\.kernel, b\.kernel, c\.kernel fit in more than"
+    ):
+        models.recognise(found)
     named = {
         re.sub("([abc])", lambda m: f"Dense_{ord(m[0]) - 97}", n, count=1)
         if "kernel" in n
         else n: s
         for n, s in found.items()
     }
-    assert "more than one order" not in "\n".join(models.recognise(named).notices)
+    assert models.recognise(named).roles["weight_1"] == "Dense_1.kernel"
+
+
+def test_normalisations_find_their_place_by_name() -> None:
+    found = flax_specs(norms="LN")
+
+    def named(one: str, other: str) -> tuple[str, str]:
+        names = {"LayerNorm_0": one, "LayerNorm_1": other}
+        tree = {
+            re.sub(r"LayerNorm_\d", lambda m: names[m[0]], n) if n.startswith("Block") else n: s
+            for n, s in found.items()
+        }
+        roles = models.recognise(dict(sorted(tree.items()))).roles
+        return roles["scale_attention_0"], roles["scale_mlp_0"]
+
+    for first, second in (
+        ("ln_1", "ln_2"),
+        ("norm_attn", "norm_ffn"),
+        ("pre_norm", "mlp_norm"),
+        ("input_layernorm", "post_attention_layernorm"),
+        ("zero", "feed_forward_norm"),
+    ):
+        expected = tuple(f"Block_0.{name}.scale" for name in (first, second))
+        assert named(first, second) == named(second, first) == expected
+    with pytest.raises(ArchitectureError, match="comes first is not in their names"):
+        named("after", "before")
+
+
+def test_parts_whose_place_is_open_are_refused() -> None:
+    """One normalisation a block, square layers under names of any order, no MLP."""
+    flat = {
+        re.sub(r"^Block_\d\.", "", name): spec
+        for name, spec in flax_specs(norms="LN").items()
+        if not name.startswith(("Block_0.Dense", "LayerNorm"))
+    }
+    with pytest.raises(ArchitectureError, match=r"two normalisations .* and no MLP"):
+        models.recognise(flat)
+    lone = {name: spec for name, spec in flat.items() if "LayerNorm_1" not in name}
+    notices = "\n".join(models.recognise(lone).notices)
+    assert "the only normalisation, 'LayerNorm_0', is taken to stand after the blocks" in notices
+    twice = {
+        **lone,
+        **{
+            name.replace("0", "1", 1): spec
+            for name, spec in lone.items()
+            if name.startswith(("LayerNorm", ATTENTION))
+        },
+    }
+    with pytest.raises(ArchitectureError, match="2 blocks stand in one module with 2 of the kind"):
+        models.recognise(twice)
+    square = flax_specs(norms="LN", m=24)
+    other = {re.sub(r"Block_0\.Dense_0", "Block_0.up", n): s for n, s in square.items()}
+    models.recognise(square)
+    with pytest.raises(ArchitectureError, match="which of the square layers"):
+        models.recognise(other)
+
+
+def test_a_scale_without_a_bias_is_noticed() -> None:
+    found = flax_specs(norms="LN")
+    bare = {n: s for n, s in found.items() if not ("LayerNorm" in n and n.endswith("bias"))}
+    assert "taken for RMSNorm" in "\n".join(models.recognise(bare).notices)
+    said = models.recognise(bare, {"normalization_type": "LN"}).notices
+    assert "RMSNorm" not in "\n".join(said)

@@ -79,8 +79,6 @@ class Chain:
         Whose names they are.
     shapes : tuple of (int, int)
         Each layer's outputs and inputs.
-    notices : tuple of str
-        What had to be assumed.
     """
 
     embeddings: tuple[str, ...]
@@ -88,7 +86,6 @@ class Chain:
     biases: tuple[str | None, ...]
     dialect: Dialect
     shapes: tuple[tuple[int, int], ...]
-    notices: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> int:
@@ -159,17 +156,15 @@ def find_chain(
             0, f"{kind}: {len(weights)} matrices named '...{dialect.weight}' found, too few"
         )
     sizes = {name: shapes[name][::-1] if dialect.forward else shapes[name] for name in weights}
-    notices = []
     if not dialect.ordered or sorted_by_name(specs):
         weights, unsure = _in_order(weights, sizes)
-        if unsure and dialect.ordered:
+        if unsure:
+            own = " (a torch.save file keeps theirs)" if dialect.ordered else ""
             return NearMiss(
                 0.5 * len(weights),
                 f"{kind}: the layers {', '.join(weights)} fit in more than one order, and the file "
-                "has them in the order of their names (a torch.save file keeps theirs)",
+                f"has them in the order of their names{own}",
             )
-        if unsure:
-            notices.append(f"more than one order of the layers fits: {', '.join(weights)} is taken")
     score = 0.5 * len(weights)
     for before, after in pairwise(weights):
         out, into = sizes[before][0], sizes[after][1]
@@ -193,7 +188,6 @@ def find_chain(
         tuple(None if bias is None else stored[bias] for bias in biases),
         dialect,
         tuple((sizes[name][0], sizes[name][1]) for name in weights),
-        tuple(notices),
     )
 
 

@@ -232,7 +232,6 @@ class _Architecture(Architecture):
         notices = [
             f"names follow no known convention: read as an embedding, {combine} of the operands, "
             f"then linear layers {', '.join(chain.weights)} with an activation between",
-            *chain.notices,
         ]
         sizes = Sizes(vocabulary, chain.classes)
         form = _Form(len(chain.weights) - 1, combine, forward=chain.dialect.forward)

@@ -20,6 +20,10 @@ __all__ = ["FlaxStack", "fit_flax"]
 
 #: ``epsilon`` of flax.linen.LayerNorm and flax.nnx.LayerNorm.
 _EPSILON = 1e-6
+_EPSILON_SETTINGS = (
+    *("layer_norm_eps", "ln_eps", "layer_norm_epsilon"),
+    *("rms_norm_eps", "norm_eps"),
+)
 _POOLS: Mapping[str, Pool] = {
     "last": "last",
     "first": "first",
@@ -60,8 +64,16 @@ class FlaxStack:
         self.activation = "identity"
         if "kernel_in_0" in tree.roles:
             self.activation = flax_activation(settings, "relu", self.notices)
-        self.eps = settings.number("layer_norm_eps", "ln_eps", "layer_norm_epsilon") or _EPSILON
+        self.eps = settings.number(*_EPSILON_SETTINGS) or _EPSILON
         self._norm = settings.word("normalization_type", "norm_type") or ""
+        scales = [part for part in tree.roles if part.startswith("scale_")]
+        if not self._norm and any(
+            part.replace("scale", "bias") not in tree.roles for part in scales
+        ):
+            self.notices.append(
+                "normalisations with a scale and no bias are taken for RMSNorm, not LayerNorm "
+                "('normalization_type' = RMS or LN)"
+            )
 
     def _pool(self, settings: Settings) -> Pool:
         tree = self.tree

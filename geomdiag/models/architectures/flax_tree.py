@@ -19,8 +19,9 @@ __all__ = ["FlaxTree", "natural", "plain_names", "read_tree"]
 
 _KIND = "Flax transformer"
 _PROJECTIONS = ("query", "key", "value", "out")
-_POSITION = re.compile(r"(^|[._])(pos|wpe)|Pos(ition|Emb|Enc)")
+_POSITION = re.compile(r"(^|[._])(pos(?!t)|wpe)|Pos(ition|Emb|Enc)")
 _ATTENTION = re.compile(r"at+(n|ention)", re.IGNORECASE)
+_AFTER = re.compile(r"post_?at[^.]*$", re.IGNORECASE)
 _MLP = re.compile(r"mlp|ff|feed", re.IGNORECASE)
 _FINAL = re.compile(r"final|last|(ln|norm)_?(f|out)\b", re.IGNORECASE)
 _HEAD = re.compile(r"head|logit|unembed|output|read_?out|classif|decode|vocab", re.IGNORECASE)
@@ -40,6 +41,27 @@ def plain_names(specs: Mapping[str, TensorSpec]) -> dict[str, str]:
     if kept and all(name.endswith(".value") for name in kept):
         return {name[: -len(".value")]: name for name in kept}
     return {name: name for name in kept}
+
+
+def _alike(paths: Iterable[str]) -> bool:
+    """Tell whether names differ in numbers alone, which then are their order."""
+    return len({re.sub(r"_?\d+", "", path) for path in paths}) == 1
+
+
+def _in_place(norms: list[str]) -> list[str]:
+    """Return the attention's normalisation and the MLP's."""
+    names = [path.rpartition(".")[2] for path in norms]
+    of_mlp = [bool(_MLP.search(name)) for name in names]
+    of_attention = [bool(_ATTENTION.search(name)) for name in names]
+    if of_mlp[0] != of_mlp[1]:
+        return norms[:: 1 if of_mlp[1] else -1]
+    if of_attention[0] != of_attention[1]:
+        one, other = norms if of_attention[0] else norms[::-1]
+        # what stands after the attention, beside one before it, is the MLP's
+        return [other, one] if _AFTER.search(one) else [one, other]
+    if not _alike(names):
+        raise _Unfit(f"which of {' and '.join(norms)} comes first is not in their names")
+    return norms
 
 
 @dataclass(eq=False)
@@ -263,6 +285,11 @@ class _Reader:
             )
         if blocks == 1 or not paths:
             return [paths] * blocks
+        if len(paths) != 2 * blocks:
+            raise _Unfit(
+                f"{blocks} blocks stand in one module with {len(paths)} of the kind of {paths[0]}; "
+                "two for each (or none) expected"
+            )
         return [paths[2 * k : 2 * k + 2] for k in range(blocks)]
 
     def _pairs(self, dense: list[str], left_out: str) -> bool:
@@ -279,15 +306,21 @@ class _Reader:
                 f"block {index} has {len(norms)} normalisations and {len(dense)} dense layers "
                 "beside its attention; two (or none) of each expected"
             )
+        if norms and not dense:
+            raise _Unfit(
+                f"block {index} has two normalisations ({', '.join(norms)}) and no MLP; one of "
+                "them may stand after the blocks"
+            )
         if norms:
-            if _MLP.search(norms[0].rpartition(".")[2]) or _ATTENTION.search(
-                norms[1].rpartition(".")[2]
-            ):
-                norms.reverse()
-            for part, path in zip(("attention", "mlp"), norms, strict=True):
+            for part, path in zip(("attention", "mlp"), _in_place(norms), strict=True):
                 self._norm(f"{part}_{index}", path)
         if dense:
             first = self.shapes[self.modules[dense[0]]["kernel"]]
+            if first == (self.width, self.width) and not _alike(dense):
+                raise _Unfit(
+                    f"which of the square layers {' and '.join(dense)} comes first is not in their "
+                    "names"
+                )
             if first[0] != self.width:
                 dense.reverse()
             middle = self.shapes[self.modules[dense[0]]["kernel"]][-1]
@@ -326,6 +359,10 @@ class _Reader:
             )
         if norms:
             self._norm("final", norms[0])
+            if "scale_attention_0" not in self.roles and not _FINAL.search(norms[0]):
+                self.notices.append(
+                    f"the only normalisation, {norms[0]!r}, is taken to stand after the blocks"
+                )
         if not dense:
             self.notices.append("no read-out is stored: the embedding is taken for it, transposed")
             return self.width, 0

@@ -78,7 +78,7 @@ class _Architecture(Architecture):
             len(chain.weights),
             default,
             settings,
-            list(chain.notices),
+            [],
             chain.dialect,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -138,7 +138,7 @@ class _Architecture(Architecture):
             return NearMiss(
                 2, f"{shape.kind}: beside torch.nn's names those of {chain.dialect.name}"
             )
-        vocabulary, width = specs[chain.embeddings[0]].shape
+        width = specs[chain.embeddings[0]].shape[1]
         into = chain.inputs
         if len(chain.embeddings) != 1 or width != shape.width:
             return NearMiss(
@@ -153,6 +153,7 @@ class _Architecture(Architecture):
                 f"({'both directions of ' if shape.both else ''}the state at one position) and "
                 f"has {into}",
             )
+        notices: list[str] = []
         # a square layer fits before the recurrent module as well as after it
         if len(chain.weights) > 1 and chain.shapes[0] == (shape.width, width):
             stored, first = list(specs), chain.weights[0]
@@ -162,14 +163,10 @@ class _Architecture(Architecture):
                     3, f"{shape.kind}: tensor {first!r} stands between the embedding and it"
                 )
             if not told:
-                chain = replace(
-                    chain,
-                    notices=(
-                        *chain.notices,
-                        f"the layer {first!r} is taken to come after the {shape.kind}, not before",
-                    ),
+                notices.append(
+                    f"the layer {first!r} is taken to come after the {shape.kind}, not before"
                 )
-        return self._matched(specs, settings, shape, chain, vocabulary)
+        return self._matched(specs, settings, shape, chain, notices)
 
     def _matched(
         self,
@@ -177,9 +174,8 @@ class _Architecture(Architecture):
         settings: Settings,
         shape: _Shape,
         chain: Chain,
-        vocabulary: int,
+        notices: list[str],
     ) -> Match:
-        notices = list(chain.notices)
         pool = settings.word(*POOL_SETTINGS)
         if pool not in (None, "last", "mean"):
             raise ArchitectureError(
@@ -218,7 +214,7 @@ class _Architecture(Architecture):
         }
         roles = {**chain.roles(), **parts}
         # the last operand's state can answer as it is: an "=" is no matter of course
-        sizes = Sizes(vocabulary, chain.classes, sequence=True, bare=True)
+        sizes = Sizes(specs[chain.embeddings[0]].shape[0], chain.classes, sequence=True, bare=True)
 
         def build(tensors: Mapping[str, NDArray[Any]], task: Task) -> SequenceNetwork:
             layout = plan(task, sizes, settings, [])
