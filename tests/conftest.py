@@ -44,8 +44,8 @@ def _missed(report: Any) -> str:
     if not (report.skipped and os.environ.get("GEOMDIAG_WRITERS_REQUIRED")):
         return ""
     reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-    found = re.search(r"could not import '(\w+)", reason)
-    if found is None or found[1] not in _promised():
+    found = re.search(r"could not import '(\w+)|\b(\w+) is not installed", reason)
+    if found is None or (found[1] or found[2]) not in _promised():
         return ""
     return f"{reason}: the extra test-formats should have brought it"
 
