@@ -129,6 +129,27 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
     if known:
         shown = ", ".join(f"{names[part]} {accuracy[part]:.4f}" for part in known)
         rows.append(("accuracy at the end", shown))
+    if accuracy or "fit" not in summary["not_computed"]:
+        rows += _stages(summary)
+    else:  # the network itself was not run, so that none of them can be told
+        rows.append(("stage, forecast", "unknown: they need the network's outputs"))
+    if summary["compared"] and not summary["disagreement"]:
+        agree = f"all {summary['compared']} losses and accuracies agree within 1%"
+        rows.append(("recorded values", agree))
+    if (key := summary["key_blocks"]) is not None:
+        found = ", ".join(key["blocks"])
+        share = f"{key['share']:.1%} of the embedding's power"
+        heading = _key_heading([summary])
+        told = f"{found} ({share})" if found else "none stands out"
+        if found and key["generates"] is False:
+            told += "; they do not generate the group: some tokens share their place"
+        rows.append((heading, told))
+    return rows
+
+
+def _stages(summary: Summary) -> list[tuple[str, str]]:
+    """Return what the course of the outputs tells of the run."""
+    rows: list[tuple[str, str]] = []
     bounds = summary["boundaries"]
     for heading, name in (("memorised at", "t_memorised"), ("generalised at", "t_generalised")):
         if name in bounds:
@@ -145,17 +166,6 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
         rows.append(("symmetry threshold", summary["threshold"]))
     if summary["forecast"]:
         rows.append(("forecast", summary["forecast"]))
-    if summary["compared"] and not summary["disagreement"]:
-        agree = f"all {summary['compared']} losses and accuracies agree within 1%"
-        rows.append(("recorded values", agree))
-    if (key := summary["key_blocks"]) is not None:
-        found = ", ".join(key["blocks"])
-        share = f"{key['share']:.1%} of the embedding's power"
-        heading = _key_heading([summary])
-        told = f"{found} ({share})" if found else "none stands out"
-        if found and key["generates"] is False:
-            told += "; they do not generate the group: some tokens share their place"
-        rows.append((heading, told))
     return rows
 
 

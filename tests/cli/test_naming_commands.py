@@ -79,11 +79,14 @@ def test_tokens_and_tokenizer(geomdiag: Command, tmp_path: Path) -> None:
     words = tmp_path / "words.json"
     words.write_text(json.dumps({f" n{at}": at for at in range(30)}), encoding="utf-8")
     said = "strings:" + ",".join(f'" n{at}"' for at in range(0, 30, 5))
-    options = ("--analyzers", "spectrum", "--quiet")
+    options = ("--analyzers", "fit,spectrum")
     done = geomdiag(
         "analyze", runs, "-t", "group:Z6", "--tokens", said, "--tokenizer", words, *options
     )
     assert done.exit_code == 0, done.output
+    # no network was run, so nothing is said of what only its outputs could tell
+    assert "they need the network's outputs" in done.output
+    assert "memorised" not in done.output
     (node,) = gd.load("runs.geomdiag.zarr").children.values()
     assert json.loads(node.attrs["tokens"])["ids"] == [0, 5, 10, 15, 20, 25]
     power = node["power"].isel(step=0).sel(matrix="embedding", block="k=1")
