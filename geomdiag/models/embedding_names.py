@@ -90,10 +90,12 @@ def known_axis(name: str) -> int | None:
     name : str
         A tensor that `named` finds; of another one nothing is known.
     """
-    known = (*EMBEDDING_NAMES, *GENERIC_NAMES, *UNEMBEDDING_NAMES)
-    lowered = name.lower().replace("/", ".")
-    if not any(stem in known for stem in _stems(name)):
+    lowered, stems = name.lower().replace("/", "."), set(_stems(name))
+    read_out = not stems.isdisjoint(UNEMBEDDING_NAMES)
+    if not read_out and stems.isdisjoint((*EMBEDDING_NAMES, *GENERIC_NAMES)):
         return None
+    if lowered.endswith(".kernel") and not read_out:  # (in, out): of one-hot vectors
+        return 0
     return next(
         (axis for leaf, axis in LEAVES.items() if f".{lowered}".endswith(f".{leaf}")),
         None if lowered.rsplit(".", 1)[-1] == "w_e" else 0,

@@ -153,9 +153,9 @@ def suggest(
     for name, spec in specs.items():
         fits = _fitting("embedding", spec.shape, task, tokens)
         for axis in fits:
-            says = ("", ".columns")[axis] if len(fits) == 1 else (".rows", ".columns")[axis]
-            if len(fits) == 1 or known_axis(name) is not None:
-                says = ""
+            told = known_axis(name)
+            plain = told in (None, axis) if len(fits) == 1 else told is not None
+            says = "" if plain else (".rows", ".columns")[axis]
             likely = "emb" in name.lower() or "tok" in name.lower()
             found.append(((name not in known, not likely), f"embedding{says}={name}"))
     ordered = [text for _, text in sorted(found, key=lambda pair: pair[0])]
@@ -190,10 +190,10 @@ def _axis(
     fits = _fitting(part, shape, task, tokens)
     if said is not None and said in fits:
         return said
-    if said is None and len(fits) == 1:
+    axis = known_axis(name) if said is None else said
+    if said is None and len(fits) == 1 and axis in (None, *fits):
         return fits[0]
-    if said is None and fits:
-        axis = known_axis(name)
+    if said is None and len(fits) == 2:
         if axis is None:
             raise OptionsError(
                 f"the tensor {name!r} of shape {shape} may be the {part} of {task.name} with "
@@ -202,13 +202,19 @@ def _axis(
             )
         return axis
     what, count = DUMP_MATRICES[part][0], entries(part, task)
-    where = {None: "no axis", 0: "no rows", 1: "no columns"}[said]
+    where = {None: "no axis", 0: "no rows", 1: "no columns"}[axis]
     if tokens is not None and count != len(tokens):
         raise ArchitectureError(
             f"the {part} has a row for each of the {count} {what} of {task.name}, and the "
             f"{len(tokens)} tokens given are not these: leave the {part} out of the map"
         )
     wanted = f"for token {max(tokens.ids)}" if tokens else f"for the {count} {what} of {task.name}"
+    if said is None and fits:
+        turned = ("rows", "columns")[fits[0]]
+        raise ArchitectureError(
+            f"the tensor {name!r} of shape {shape} has {where} {wanted}, and by its name these are "
+            f"the {what}. If its {turned} are, say so: {part}.{turned}={name}"
+        )
     further = "" if tokens else "; if it holds a larger vocabulary, say with --tokens which rows"
     raise ArchitectureError(
         f"the tensor {name!r} of shape {shape} has {where} {wanted}{further}. "
@@ -249,8 +255,9 @@ def _by_name(specs: Mapping[str, TensorSpec], task: Task, tokens: Tokens | None)
     }
     heads = named(specs, "unembedding")
     if len(heads) == 1 and (fits := _fitting("unembedding", specs[heads[0]].shape, task, tokens)):
-        axis = fits[0] if len(fits) == 1 else known_axis(heads[0])
-        if axis is not None:
+        told = known_axis(heads[0])
+        axis = fits[0] if len(fits) == 1 and told is None else told
+        if axis in fits:
             parts["unembedding"] = Part(heads[0], axis)
     return parts
 

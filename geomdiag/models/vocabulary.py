@@ -88,7 +88,7 @@ def read_tokenizer(path: AnyPath) -> Tokenizer:
         raise OptionsError(f"{path}: the tokenizer cannot be read: {error}") from error
     try:
         text = data.decode("utf-8")
-        held = json.loads(text) if text.lstrip()[:1] == "{" else text.splitlines()
+        held = json.loads(text) if text.lstrip()[:1] == "{" else _lines(text)
     except (ValueError, RecursionError) as error:
         raise OptionsError(
             f"{path}: not a tokenizer ({type(error).__name__}: {error}); expected tokenizer.json, "
@@ -98,6 +98,12 @@ def read_tokenizer(path: AnyPath) -> Tokenizer:
     if isinstance(held, dict) and isinstance(held.get("model"), dict):
         return Tokenizer(path.name, digest, _of_package(path, text))
     return Tokenizer(path.name, digest, _of_table(path, held))
+
+
+def _lines(text: str) -> list[str]:
+    """Return the tokens, one a line; ``splitlines`` would also cut at signs that are tokens."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines if lines[-1] else lines[:-1]
 
 
 def _of_package(path: AnyPath, text: str) -> _Pieces:

@@ -109,7 +109,7 @@ def test_a_task_of_an_order_and_the_count_from_the_tokens(tmp_path: Path) -> Non
     assert told.attrs["task"] == "modadd:p=12"
     with pytest.raises(OptionsError, match=r"12 tokens were given .* has 7 elements"):
         analyze(path, "group:Z7", tokens=TOKENS, workers=1)
-    with pytest.raises(TaskError, match="no axis for token 400"):
+    with pytest.raises(TaskError, match="no rows for token 400"):
         analyze(path, "group:Z12", tokens=[*TOKENS[:11], 400], workers=1)
 
 
@@ -140,7 +140,7 @@ def test_other_tokens_never_extend_a_result(tmp_path: Path) -> None:
     assert calls == [1]
     assert float(other["power"].sel(block="k=5").max()) == pytest.approx(1, abs=1e-6)
     assert first.attrs["configuration"] != other.attrs["configuration"]
-    with pytest.raises(TaskError, match="no axis for token 400"):  # not: other checkpoints
+    with pytest.raises(TaskError, match="no rows for token 400"):  # not: other checkpoints
         run([*TOKENS[:11], 400])
     language_model(tmp_path / "lm", noise=9)  # other rows, the same circle
     run([TOKENS[5 * at % 12] for at in range(12)])
@@ -188,7 +188,7 @@ def test_an_embedding_that_a_map_names(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_of_another_size_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"no axis for the 12 tokens.*--tokens which rows"):
+    with pytest.raises(TaskError, match=r"no rows for the 12 tokens.*--tokens which rows"):
         analyze(strange(tmp_path, rows=50), "group:Z12", workers=1)
 
 

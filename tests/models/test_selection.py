@@ -11,9 +11,9 @@ import pytest
 from geomdiag.checkpoints import Checkpoint, TensorSpec
 from geomdiag.checkpoints.series import as_tensors
 from geomdiag.errors import ArchitectureError, OptionsError
-from geomdiag.models.embedding_names import EMBEDDING_NAMES, GENERIC_NAMES, named
+from geomdiag.models.embedding_names import EMBEDDING_NAMES, GENERIC_NAMES, known_axis, named
 from geomdiag.models.mapping import parse_map, select, suggest
-from geomdiag.models.tokens import Tokens
+from geomdiag.models.tokens import Tokens, choose_tokens
 from geomdiag.tasks import task
 
 Z12 = task("group:Z12")
@@ -100,6 +100,28 @@ def test_both_axes_fit_is_asked_back_and_can_be_said() -> None:
     for place, axis in (("rows", 0), ("columns", 1)):
         chosen = select(held, Z12, {f"embedding.{place}": "net.table"}, only="no network")
         assert chosen.parts["embedding"].axis == axis
+
+
+def test_an_axis_that_the_name_denies_must_be_said() -> None:
+    """An embedding 12 wide is no embedding of 12 tokens, and token 70 is no feature of 64 rows."""
+    held = specs(wte__weight=(64, 12))
+    with pytest.raises(
+        ArchitectureError, match=r"no rows for the 12 tokens.*embedding\.columns=wte\.weight"
+    ):
+        select(held, Z12, {"embedding": "wte.weight"}, only="no network")
+    with pytest.raises(ArchitectureError, match="no rows for the 12 tokens"):
+        select(held, Z12, {}, only="no network")
+    said = select(held, Z12, {"embedding.columns": "wte.weight"}, only="no network")
+    assert said.parts["embedding"].axis == 1
+    assert suggest(held, Z12) == ("embedding.columns=wte.weight",)
+    wide = specs(wte__weight=(64, 90))
+    with pytest.raises(ArchitectureError, match="no rows for token 70"):
+        select(wide, Z12, {}, choose_tokens("59:71"), only="no network")
+    other = specs(wte__weight=(12, 40), lm_head__weight=(40, 12))
+    assert set(select(other, Z12, {}, only="no network").parts) == {"embedding"}
+    # a layer on one-hot vectors maps (tokens) to (features), a read-out the other way
+    assert known_axis("embed.kernel") == 0
+    assert known_axis("lm_head.kernel") == 1
 
 
 def test_an_axis_that_was_said_must_fit() -> None:

@@ -105,6 +105,13 @@ def test_what_was_chosen_is_recorded(tmp_path: Path) -> None:
     }
 
 
+def test_signs_that_look_like_ends_of_lines_are_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    for end in ("\n", "\r\n"):
+        path.write_bytes(end.join(["[PAD]", "\u2028", "\x85", "", "red", ""]).encode())
+        assert choose_tokens("strings:red,[PAD]", path).ids == (4, 0)
+
+
 def test_one_token_a_line(tmp_path: Path) -> None:
     path = tmp_path / "vocab.txt"
     path.write_text("[PAD]\njanuary\nmay\n", encoding="utf-8")
