@@ -31,7 +31,7 @@ from geomdiag.checkpoints.formats.layout import (
     read_beside,
     steps_of,
 )
-from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap, check_span
+from geomdiag.checkpoints.formats.raw import MOST_AXES, RAW, Place, RawMap, check_span
 from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
@@ -172,7 +172,8 @@ def _joined(value: Mapping[str, Any]) -> _Array:
     shape = tuple(value["shape"].values())
     pieces = [piece for chunk in value["chunks"].values() for piece in chunk.pieces]
     dtype = pieces[0].spec.dtype
-    if sum(math.prod(piece.spec.shape) for piece in pieces) != math.prod(shape):
+    held = sum(math.prod(piece.spec.shape) for piece in pieces)
+    if len(shape) > MOST_AXES or held != math.prod(shape):
         raise ValueError(f"chunks that do not make up the shape {shape}")
     if any(piece.spec.dtype != dtype for piece in pieces):
         raise ValueError("chunks of different types")

@@ -16,7 +16,7 @@ from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 
-__all__ = ["DAMAGED", "RAW", "Place", "RawMap", "check_span", "strict_json", "widen"]
+__all__ = ["DAMAGED", "MOST_AXES", "RAW", "Place", "RawMap", "check_span", "strict_json", "widen"]
 
 #: What reading a damaged description of tensors raises.
 DAMAGED = (
@@ -50,6 +50,8 @@ RAW: Mapping[str, str] = {
     "complex64": "<c8",
     "complex128": "<c16",
 }
+#: Axes of a NumPy array, at most.
+MOST_AXES = 64
 #: Elements that a tensor may have beyond those stored (a broadcast one), at most.
 _BROADCAST = 1 << 24
 
@@ -97,6 +99,13 @@ class RawMap(TensorMap):
 
     def __init__(self, places: Mapping[str, Place]) -> None:
         self._places = dict(places)
+        for name, place in self._places.items():
+            if len(place.spec.shape) > MOST_AXES:
+                raise CheckpointError(
+                    f"{place.path}: the tensor {name!r} is said to have {len(place.spec.shape)} "
+                    f"axes; NumPy has at most {MOST_AXES}. The file is damaged: save or copy it "
+                    "again."
+                )
 
     def spec(self, name: str) -> TensorSpec:
         """Return shape and stored type of `name`."""
