@@ -232,7 +232,9 @@ def _look(series: Series, plan: Plan | None, model: Any, notices: tuple[str, ...
         return _hopeless(facts, problem)
     try:
         facts["shapes"] = {name: spec.shape for name, spec in checkpoint.tensors.specs().items()}
-        facts |= _parts(checkpoint, plan, series.config, model)
+        parts = _parts(checkpoint, plan, series.config, model)
+        assumed = parts.pop("assumed", ())
+        facts |= {**parts, "notices": tuple(dict.fromkeys((*notices, *assumed)))}
         if plan is None:
             return RunInspection(**facts)
         if plan.task is None:
@@ -260,7 +262,7 @@ def _hopeless(facts: dict[str, Any], problem: str) -> RunInspection:
 def _parts(
     checkpoint: Checkpoint, plan: Plan | None, config: Mapping[str, Any], model: Any
 ) -> dict[str, Any]:
-    """Return which tensor plays which part."""
+    """Return which tensor plays which part, and what was assumed to say so."""
     from geomdiag.models.snapshot import EMBEDDING_ONLY
 
     names = tuple(checkpoint.tensors)
@@ -298,6 +300,7 @@ def _parts(
         "convention": match.convention,
         "fitting": () if plan is not None else fitting_specifications(match.sizes, ""),
         "roles": roles,
+        "assumed": match.notices,
         "unused": tuple(name for name in names if name not in set(roles.values())),
     }
 

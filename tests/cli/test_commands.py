@@ -140,6 +140,21 @@ def test_inspect_says_why_a_diagnostic_is_impossible(geomdiag: Command, tmp_path
     assert "embedding" in told["not_computed"]["distortion"]
 
 
+def test_inspect_says_what_it_assumes(geomdiag: Command, tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(0)
+    shapes = {"embed.weight": (7, 4), "fc1.weight": (6, 8), "fc2.weight": (7, 6)}
+    layers = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(layers, tmp_path / "step_1.safetensors")
+    for task in ((), ("-t", "modadd")):
+        done = geomdiag("inspect", tmp_path / "step_1.safetensors", "--no-measure", *task)
+        words = " ".join(done.stdout.split())
+        assert words.count("no configuration names it: relu is assumed") == 1
+        assert words.count("names follow no known convention") == 1
+
+
 def test_inspect_of_a_network_that_nobody_knows(geomdiag: Command, tmp_path: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
