@@ -216,6 +216,8 @@ def test_what_is_assumed_of_an_own_model_is_noticed() -> None:
         ({"n_heads": 4, "hidden_act": "cosine"}, "'cosine', which is not one of relu"),
         ({"n_heads": 4, "norm_first": False}, "says norm_first = False"),
         ({"n_heads": 4, "post_norm": True}, "says norm_first = False"),
+        ({"n_heads": 4, "logits_scaling": 8.0}, "logits_scaling = 8.0"),
+        ({"n_heads": 4, "embedding_multiplier": 12}, "embedding_multiplier = 12"),
         ({"n_heads": 4, "pool": "mean"}, "says pool = mean"),
         ({"n_heads": 4, "normalization_type": "LN"}, "says normalization_type = ln"),
         ({"n_heads": 4, "norm_type": "layernorm"}, "says normalization_type = layernorm"),

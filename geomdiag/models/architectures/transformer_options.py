@@ -16,6 +16,8 @@ __all__ = ["Options", "read_options"]
 
 #: No task is shown as more positions: a window of attention that holds them hides none.
 LONGEST = 8
+#: Factors of models whose tensors have the names of others (Granite those of Llama).
+_FACTORS = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
 #: What a configuration calls the kind of normalisation, and how its kinds begin.
 _NORM_SETTINGS = ("normalization_type", "norm_type")
 _NORM_WORDS = {"ln": ("ln", "layer"), "rms": ("rms",)}
@@ -140,6 +142,8 @@ def _refuse_unknown(naming: Naming, settings: Settings) -> None:
             "gated_mlp": no,
             "parallel_attn_mlp": no,
         }
+    if naming.model_types:
+        wanted |= dict.fromkeys(_FACTORS, ("1", "1.0"))
     for name, known in wanted.items():
         if (said := settings.word(name)) not in (None, *known):
             only = "none" if known is none else " and ".join(known)
