@@ -120,6 +120,25 @@ def test_layers_of_a_file_that_sorts_its_names() -> None:
         models.snapshot(stored(dict(sorted(renamed.items()))), t)
 
 
+@pytest.mark.parametrize(
+    ("width", "said", "words"),
+    [
+        (6, "product", "meet by 'product'; .*sum or mean"),
+        (6, "concat", "meet by 'concat'; .*sum or mean"),
+        (12, "sum", "meet by 'sum'; .*by concatenate"),
+        (12, "mean", "meet by 'mean'; .*by concatenate"),
+    ],
+)
+def test_operands_that_meet_in_another_way(width: int, said: str, words: str) -> None:
+    named = {"embed.weight": (11, 6), "fc1.weight": (8, width), "fc2.weight": (11, 8)}
+    found = {name: TensorSpec(shape, "float32") for name, shape in named.items()}
+    with pytest.raises(ArchitectureError, match=words):
+        models.recognise(found, {"combine": said})
+    right = {6: ("sum", "add", "mean"), 12: ("concat", "cat", "flatten")}[width]
+    for word in right:
+        assert models.recognise(found, {"combine": word}).architecture == "embedding_mlp"
+
+
 def test_unrelated_tensors_are_listed() -> None:
     specs = {f"layer{i}.running_mean": TensorSpec((3,), "float32") for i in range(8)}
     with pytest.raises(ArchitectureError, match=r"layer0\.running_mean \(3,\).* and 2 more"):

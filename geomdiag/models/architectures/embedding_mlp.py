@@ -78,6 +78,16 @@ PIZZA_TYPES: Mapping[str, tuple[Combine, int]] = {
 }
 
 
+#: What configurations call it.
+_WORDS: Mapping[str, Combine] = {
+    **dict.fromkeys(("sum", "add"), "sum"),
+    **dict.fromkeys(("mean", "avg", "average"), "mean"),
+    **dict.fromkeys(("concatenate", "concat", "cat"), "concatenate"),
+}
+#: Ways that are said and not run.
+_OTHER_WAYS = ("product", "prod", "mul", "multiply", "hadamard", "difference", "diff", "max")
+
+
 @dataclass(frozen=True)
 class _Form:
     """Layers by part name, and how the operands meet."""
@@ -227,8 +237,16 @@ class _Architecture(Architecture):
             )
         combine: Combine = "sum" if into == width else "concatenate"
         said = settings.word("combine", "pool", "pooling", "merge")
-        if combine == "sum" and said in ("mean", "avg", "average"):
+        known = _WORDS.get(said or "", combine if said is None else None)
+        if combine == "sum" and known == "mean":
             combine = "mean"
+        if known not in (combine, None) or said in _OTHER_WAYS:
+            ways = "sum or mean" if into == width else "concatenate"
+            raise ArchitectureError(
+                f"the configuration says that the operands meet by {said!r}; with a first layer of "
+                f"{into} inputs on embeddings {width} wide they are known to meet by {ways}. Give "
+                "the model yourself with --model package.module:factory."
+            )
         notices = [
             f"names follow no known convention: read as an embedding, {combine} of the operands, "
             f"then linear layers {', '.join(chain.weights)} with an activation between",
