@@ -40,6 +40,10 @@ _FORMS = (
 )
 
 
+#: Entries of lists that are looked at, and how deep they may lie.
+_MOST, _DEEPEST = 20_000_000, 8
+
+
 #: What a file of this suffix should be.
 _BINARY = {
     ".npy": "NumPy array file of numbers",
@@ -291,8 +295,13 @@ def split_from_value(value: Any, source: str) -> Split:
     return Split(kind=kind, value=array.astype(np.int64), source=source)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0, left: list[int] | None = None) -> Any:
     """Turn lists of tensors and of ((a, b), answer) tuples into lists of numbers."""
+    left = left or [_MOST]
+    if isinstance(value, list | tuple):  # they may hold one another over and over
+        left[0] -= len(value)
+        if depth > _DEEPEST or left[0] < 0:
+            raise ValueError(f"lists nested more than {_DEEPEST} deep, or of too many entries")
     if hasattr(value, "detach"):
         return value.detach().cpu().numpy()
     if isinstance(value, list | tuple):
@@ -302,8 +311,8 @@ def _plain(value: Any) -> Any:
             and len(first) == 2
             and isinstance(first[0], list | tuple)
         ):
-            return [_plain(item[0]) for item in value]
-        return [_plain(item) for item in value]
+            return [_plain(item[0], depth + 1, left) for item in value]
+        return [_plain(item, depth + 1, left) for item in value]
     return value
 
 

@@ -8,22 +8,22 @@ called beyond the makers of tensors and containers is refused.
 from __future__ import annotations
 
 import pickle
+import tarfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from geomdiag.checkpoints.formats.archives import Archive
-from geomdiag.errors import CheckpointError
+from geomdiag.checkpoints.formats.inert_numpy import NumPyType, new_array, scalar, set_array
+from geomdiag.checkpoints.formats.unfolding import Unfolding
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["CalledError", "Inert", "read_inert"]
-
-_DEEPEST = 100
 
 
 class CalledError(Exception):
@@ -56,16 +56,18 @@ class Inert(metaclass=_Passive):
         """What a module's method of this name gives; no attribute where this is no module."""
         if not isinstance(vars(self).get("_parameters"), Mapping):
             raise AttributeError("state_dict")
-        return lambda: dict(_tensors(self, "", 0))
+        return lambda: dict(_tensors(self, "", 0, Unfolding()))
 
 
-def _tensors(module: Inert, prefix: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(
+    module: Inert, prefix: str, depth: int, seen: Unfolding
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield parameters and buffers by path, in the order of a state dict."""
     import torch
 
-    if depth > _DEEPEST:
-        raise CheckpointError(f"its modules are nested more than {_DEEPEST} deep")
     held = vars(module)
+    homes = ("_parameters", "_buffers", "_modules")
+    seen.enter(sum(len(held[home]) for home in homes if _is_mapping(held.get(home))), depth)
     passing = held.get("_non_persistent_buffers_set")
     passing = passing if isinstance(passing, set) else set()
     for home in ("_parameters", "_buffers"):
@@ -74,13 +76,17 @@ def _tensors(module: Inert, prefix: str, depth: int) -> Iterator[tuple[str, torc
                 yield f"{prefix}{name}", value
     for name, child in _items(held, "_modules"):
         if isinstance(child, Inert):
-            yield from _tensors(child, f"{prefix}{name}.", depth + 1)
+            yield from _tensors(child, f"{prefix}{name}.", depth + 1, seen)
 
 
 def _items(held: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
     inner = held.get(name)
-    if isinstance(inner, Mapping):
+    if _is_mapping(inner):
         yield from ((str(key), value) for key, value in inner.items())
+
+
+def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
 
 
 def _encode(text: Any, encoding: Any = "") -> bytes:
@@ -89,26 +95,17 @@ def _encode(text: Any, encoding: Any = "") -> bytes:
     return str(text).encode("latin1")
 
 
+def _no_bytes(*given: Any) -> bytes:
+    if given:  # protocol 2 spells empty bytes so; else it could ask for any number of them
+        raise CalledError("bytes")
+    return b""
+
+
 def _new(cls: Any, base: Any, _: Any) -> Any:
     if not (isinstance(cls, _Passive) and base is object):
         raise CalledError("copyreg._reconstructor")
     kind: Any = cls
     return object.__new__(kind)
-
-
-def _numpy() -> dict[str, Any]:
-    """Return what makes NumPy's arrays and numbers, by the names of its several versions."""
-    import importlib
-
-    import numpy as np
-
-    home = importlib.import_module(np.empty(0).__reduce__()[0].__module__)
-    makers = {
-        f"numpy.{core}.multiarray.{name}": getattr(home, name)
-        for name in ("_reconstruct", "scalar")
-        for core in ("core", "_core")
-    }
-    return {**makers, "numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype}
 
 
 def _builders() -> dict[str, Any]:
@@ -132,6 +129,7 @@ def _builders() -> dict[str, Any]:
             for name, kind in (("set", set), ("frozenset", frozenset), ("object", object))
         },
         "_codecs.encode": _encode,
+        **{f"{home}.bytes": _no_bytes for home in ("builtins", "__builtin__")},
         "copyreg._reconstructor": _new,
         "copy_reg._reconstructor": _new,
         **{
@@ -139,7 +137,12 @@ def _builders() -> dict[str, Any]:
             for home in ("pathlib", "pathlib._local")
             for name in paths
         },
-        **_numpy(),
+        **{
+            f"numpy.{core}.multiarray.{name}": maker
+            for name, maker in (("_reconstruct", new_array), ("scalar", scalar))
+            for core in ("core", "_core")
+        },
+        "numpy.dtype": NumPyType,
     }
 
 
@@ -178,19 +181,28 @@ def read_inert(path: Path, zipped: bool) -> Any:
 
     if zipped:
         archive = Archive(path)
-        if archive.suffixed("/constants.pkl") is not None:
+        # torch loads a program from such a file; its own reader says what torch will see.
+        seen = torch._C.PyTorchFileReader(str(path)).get_all_records()
+        if any(name.endswith("constants.pkl") for name in (*archive.members, *seen)):
             raise CalledError("a TorchScript program")
         if (pickled := archive.suffixed("/data.pkl")) is not None:
             archive.read(pickled)  # its size, checked
+    elif tarfile.is_tarfile(path):
+        raise CalledError("a tar archive")  # torch would unpack it, and follow its links
     builders = _builders()
     made: dict[str, Any] = {}
-    told = (Inert, OrderedDict, np.ndarray, np.dtype)
 
     def build(unpickler: Any) -> None:
         # An object's state may be set, not what hangs on a function or a class of ours.
-        if not isinstance(found := unpickler.stack[-2], told):
+        found = unpickler.stack[-2]
+        if isinstance(found, np.ndarray):
+            set_array(found, unpickler.stack.pop())
+        elif isinstance(found, NumPyType):
+            found.set_state(unpickler.stack.pop())
+        elif isinstance(found, Inert | OrderedDict):
+            pickle._Unpickler.load_build(unpickler)  # type: ignore[attr-defined]
+        else:
             raise CalledError(f"{type(found).__module__}.{type(found).__qualname__}.__setstate__")
-        pickle._Unpickler.load_build(unpickler)  # type: ignore[attr-defined]
 
     class Unpickler(pickle._Unpickler):  # the C one allocates whatever a memo index says
         dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: build}  # noqa: RUF012

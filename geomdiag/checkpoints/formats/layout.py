@@ -16,6 +16,7 @@ from geomdiag.checkpoints.curves import STEP_UNITS, standard_name, step_columns
 from geomdiag.checkpoints.formats.contract import Curve
 from geomdiag.checkpoints.formats.dumps import is_scalar_name
 from geomdiag.checkpoints.formats.inert import Inert
+from geomdiag.checkpoints.formats.unfolding import Unfolding
 from geomdiag.checkpoints.splits import Split, split_inside
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ SERIES_KEYS: dict[str, tuple[str, ...]] = {
 }
 CONFIG_KEYS = ("config", "cfg", "model_cfg", "train_cfg", "args", "hparams", "hyper_parameters")
 _NOT_THE_NETWORK = re.compile(r"optim|sched|scaler|rng|random_state|amp$|callbacks|loops")
+#: Entries that settings may have.
+_SETTINGS = 100_000
 _SPLIT_KEYS = frozenset(
     f"{part}_{form}"
     for part in ("train", "test")
@@ -97,26 +100,36 @@ def _tensor(value: Any) -> torch.Tensor | None:
     return None
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Return the tensors of nested mappings; names joined by dots, other leaves left out."""
+def flatten(
+    value: Any, prefix: str = "", depth: int = 0, seen: Unfolding | None = None
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of nested mappings; names joined by dots, other leaves left out.
+
+    Raises
+    ------
+    CheckpointError
+        If they are nested too deep, or unfold to far more than they are.
+    """
     if not isinstance(value, Mapping):
         return {}
+    seen = seen or Unfolding()
+    seen.enter(len(value), depth)
     result: dict[str, torch.Tensor] = {}
     for key, item in value.items():
         if (tensor := _tensor(item)) is not None:
             result[f"{prefix}{key}"] = tensor
         elif isinstance(item, Mapping) and isinstance(key, str):
-            result |= flatten(item, f"{prefix}{key}.")
+            result |= flatten(item, f"{prefix}{key}.", depth + 1, seen)
     return result
 
 
-def as_state(value: Any) -> dict[str, torch.Tensor] | None:
+def as_state(value: Any, seen: Unfolding | None = None) -> dict[str, torch.Tensor] | None:
     """Return the tensors of `value` if it is a network's state, else None."""
     if callable(getattr(value, "state_dict", None)):  # a whole module
         value = value.state_dict()
     if isinstance(value, Mapping) and {"state", "param_groups"} <= set(value):
         return None  # an optimiser's
-    tensors = flatten(value)
+    tensors = flatten(value, seen=seen)
     return tensors if any(tensor.ndim for tensor in tensors.values()) else None
 
 
@@ -130,8 +143,15 @@ def scalar(value: Any) -> Any:
     return None
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """Return settings as plain nested dicts, lists and scalars; None for anything else."""
+def plain(value: Any, depth: int = 0, seen: Unfolding | None = None) -> Any:
+    """Return settings as plain nested dicts, lists and scalars; None for anything else.
+
+    Raises
+    ------
+    CheckpointError
+        If they unfold to far more than settings are.
+    """
+    seen = seen or Unfolding(_SETTINGS)
     if isinstance(value, Inert):
         value = vars(value)
     elif hasattr(value, "__dataclass_fields__"):
@@ -139,10 +159,12 @@ def plain(value: Any, depth: int = 0) -> Any:
     elif type(value).__name__ == "Namespace":
         value = vars(value)
     if isinstance(value, Mapping) and depth < 5:
-        items = {str(key): plain(item, depth + 1) for key, item in value.items()}
+        seen.enter(len(value), depth)
+        items = {str(key): plain(item, depth + 1, seen) for key, item in value.items()}
         return {key: item for key, item in items.items() if item is not None}
-    if isinstance(value, list | tuple) and len(value) <= 64:
-        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, list | tuple) and len(value) <= 64 and depth < 9:
+        seen.enter(len(value), depth)
+        return [plain(item, depth + 1, seen) for item in value]
     return scalar(value)
 
 
@@ -163,12 +185,14 @@ def _numbers(value: Any) -> list[float] | None:
         return None
 
 
-def _series(value: Mapping[str, Any]) -> tuple[list[State], str] | None:
+def _series(
+    value: Mapping[str, Any], depth: int, seen: Unfolding
+) -> tuple[list[State], str] | None:
     """Return the states of a file that holds a whole series, and what its steps lack."""
     for key, step_keys in SERIES_KEYS.items():
         held = value.get(key)
         if isinstance(held, Mapping) and held and all(_is_int(name) for name in held):
-            found = [(int(name), as_state(item)) for name, item in held.items()]
+            found = [(int(name), as_state(item, seen)) for name, item in held.items()]
             states = [
                 State(tensors, f"{key}[{step}]", {"": step})
                 for step, tensors in found
@@ -178,7 +202,8 @@ def _series(value: Mapping[str, Any]) -> tuple[list[State], str] | None:
                 return states, ""
         if not isinstance(held, list | tuple) or not held:
             continue
-        inner = [interpret(item).states for item in held]
+        seen.enter(len(held), depth)
+        inner = [interpret(item, depth + 1, seen).states for item in held]
         if any(len(states) != 1 for states in inner):
             continue
         entries = [State(states[0].tensors, f"{key}[{i}]") for i, states in enumerate(inner)]
@@ -213,18 +238,27 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and abs(value) < 2**62
 
 
-def interpret(value: Any) -> Layout:
+def interpret(value: Any, depth: int = 0, seen: Unfolding | None = None) -> Layout:
     """Return what an object saved with ``torch.save`` holds.
 
     Parameters
     ----------
     value : object
         As unpickled.
+    depth : int
+        Of the series that it is an entry of.
+    seen : Unfolding, optional
+        What was gone through to come here.
 
     Returns
     -------
     Layout
         With an empty `states` and a `reason` when no network is inside.
+
+    Raises
+    ------
+    CheckpointError
+        If its containers are nested too deep, or unfold to far more than they are.
     """
     layout = Layout()
     if callable(getattr(value, "state_dict", None)):
@@ -237,13 +271,14 @@ def interpret(value: Any) -> Layout:
         return layout
     value = {str(key): item for key, item in value.items()}
     used: set[str] = set()
-    if (series := _series(value)) is not None:
+    seen = seen or Unfolding()
+    if (series := _series(value, depth, seen)) is not None:
         layout.states = series[0]
         if series[1]:
             layout.notices.append(series[1])
         used |= {*SERIES_KEYS, *STATE_KEYS}
     else:
-        held = {key: as_state(value[key]) for key in STATE_KEYS if _is_container(value.get(key))}
+        held = {k: as_state(value[k], seen) for k in STATE_KEYS if _is_container(value.get(k))}
         found = [(key, tensors) for key, tensors in held.items() if tensors is not None]
         if found:
             layout.states = [State(found[0][1])]
@@ -256,7 +291,7 @@ def interpret(value: Any) -> Layout:
                 name: tensor
                 for key, item in value.items()
                 if not _is_beside(key, item)
-                for name, tensor in flatten({key: item}).items()
+                for name, tensor in flatten({key: item}, seen=seen).items()
             }
             if any(tensor.ndim for tensor in tensors.values()):
                 layout.states = [State(tensors)]

@@ -139,6 +139,19 @@ def _read(path: AnyPath, allow_pickle: bool) -> Any:
         ) from error
 
 
+def _understood(path: AnyPath, allow_pickle: bool) -> Layout:
+    value = _read(path, allow_pickle)
+    try:
+        return interpret(value)
+    except RecursionError:
+        raise CheckpointError(
+            f"{path}: what it holds is nested too deep; save the weights again with "
+            "torch.save(model.state_dict(), path)"
+        ) from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
 def _torch_load(path: Path, zipped: bool, *, weights_only: bool) -> Any:
     import torch
 
@@ -174,12 +187,12 @@ def _offending_global(path: AnyPath, zipped: bool, message: str) -> str:
 @lru_cache(maxsize=1)
 def _layout_of_series(path: AnyPath, _state: tuple[int, int], allow_pickle: bool) -> Layout:
     """Keep the last series file mapped: its entries are asked for one after the other."""
-    return interpret(_read(path, allow_pickle))
+    return _understood(path, allow_pickle)
 
 
 def _load(path: AnyPath, index: int, count: int, allow_pickle: bool) -> TensorMap:
     if count == 1:
-        layout = interpret(_read(path, allow_pickle))
+        layout = _understood(path, allow_pickle)
     else:
         try:
             status = local_copy(path).stat()
@@ -202,7 +215,7 @@ def _is_zip(path: AnyPath) -> bool:
 def _load_sharded(path: AnyPath, allow_pickle: bool) -> TensorMap:
     weight_map, _ = read_index(path)
     shards = {
-        name: interpret(_read(path.parent / name, allow_pickle)).states
+        name: _understood(path.parent / name, allow_pickle).states
         for name in dict.fromkeys(weight_map.values())
     }
     tensors: dict[str, torch.Tensor] = {}
@@ -254,7 +267,7 @@ class PyTorchFormat:
         local_copy(path)  # torch will want it: from here on it is read from there
         if _is_zip(path) and is_torchscript(archive := Archive(path)):
             return torchscript.open(archive.path, allow_pickle=allow_pickle)
-        layout = interpret(_read(path, allow_pickle))
+        layout = _understood(path, allow_pickle)
         if not layout.states:
             raise NotACheckpointError(
                 f"{path}: not a network's checkpoint, {layout.reason}; expected a state dict or "
