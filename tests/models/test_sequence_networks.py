@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -146,12 +147,40 @@ def test_heads_of_fused_projections_are_noticed() -> None:
     match = models.recognise(specs(state))
     assert match.convention == "grokfast"
     assert any("4 assumed" in text for text in match.notices)
-    assert not models.recognise(specs(state), {"n_heads": 2}).notices
+    (carried,) = models.recognise(specs(state), {"n_heads": 2}).notices
+    assert "carries on the normalised stream, as grokfast's code does" in carried
+    assert not models.recognise(specs(state), {"n_heads": 2, "norm_first": True}).notices
     with pytest.raises(ArchitectureError, match="3 heads, which do not divide an attention 8"):
         models.recognise(specs(state), {"n_heads": 3})
     del state["layers.1.ln_2.weight"]
     with pytest.raises(ArchitectureError, match=r"grokfast: tensor 'layers\.1\.ln_2\.weight'"):
         models.recognise(specs(state))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_blocks_of_a_fork_of_grokfast_normalise_as_is_said(first: bool) -> None:
+    torch.manual_seed(0)
+    net = reference.Grokfast(11, 8, 1, 2)
+    state = dict(net.state_dict())
+    layer = nn.TransformerEncoderLayer(
+        8, 2, 32, 0.0, nn.functional.gelu, batch_first=True, norm_first=first
+    )
+    block = {name.removeprefix("layers.0."): v for name, v in state.items() if "layers.0." in name}
+    renamed = {"attn": "self_attn", "ln_1": "norm1", "ln_2": "norm2"}
+    renamed |= {"mlp.0": "linear1", "mlp.2": "linear2"}
+    for old, new in renamed.items():
+        block = {re.sub(f"^{re.escape(old)}", new, name): value for name, value in block.items()}
+    layer.load_state_dict(block)
+    t = task("modadd:p=11")
+    left, right = torch.from_numpy(t.inputs).T
+    shown = torch.stack([left, torch.full_like(left, 12), right, torch.full_like(left, 11)], 1)
+    with torch.no_grad():
+        x = net.token_embeddings(shown) + net.position_embeddings.weight[:4]
+        x = layer(x, nn.Transformer.generate_square_subsequent_mask(4))
+        wanted = net.head(net.ln_f(x))[:, -1, :11].numpy()
+    config = {"n_heads": 2, "norm_first": first}
+    got = models.snapshot(stored(arrays(state)), t, config=config).logits
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
 
 
 def test_a_grokfast_file(tmp_path: Any) -> None:

@@ -22,7 +22,7 @@ from geomdiag.models.recognition import Convention, Fit, NearMiss, Role, fit_con
 from geomdiag.models.settings import Settings
 from geomdiag.models.tensors import restrict
 
-__all__ = ["StackNaming", "find_heads", "fit_stack", "stack_of"]
+__all__ = ["StackNaming", "find_heads", "find_placement", "fit_stack", "stack_of"]
 
 _NUMBERED = re.compile(r"model\.(\d+)\.self_attn\.in_proj_weight")
 
@@ -138,7 +138,9 @@ def find_heads(width: int, usual: int, settings: Settings, notices: list[str]) -
     ArchitectureError
         If the number does not divide the width.
     """
-    heads = settings.integer("n_heads", "num_heads", "nheads", "n_head", "heads")
+    heads = settings.integer(
+        "n_heads", "num_heads", "nheads", "n_head", "heads", "num_attention_heads"
+    )
     if heads is None:
         heads = usual if width % usual == 0 else 1
         notices.append(
@@ -152,12 +154,35 @@ def find_heads(width: int, usual: int, settings: Settings, notices: list[str]) -
     return heads
 
 
+def find_placement(naming: StackNaming, settings: Settings, notices: list[str]) -> Placement:
+    """Return where blocks normalise: as the configuration says, else as the naming's program does.
+
+    Parameters
+    ----------
+    naming : StackNaming
+        Whose names the tensors have.
+    settings : Settings
+        The run's configuration.
+    notices : list of str
+        What is unusual is appended here.
+    """
+    said = settings.pre_norm()
+    if said is not None:
+        return "pre" if said else "post"
+    if naming.placement == "carried":
+        notices.append(
+            "a block carries on the normalised stream, as grokfast's code does; if this network's "
+            "does not, say 'norm_first' in the run's config.json"
+        )
+    return naming.placement
+
+
 def stack_of(
-    naming: StackNaming,
     fit: Fit,
     parts: Mapping[str, Tensor],
     *,
     heads: int,
+    placement: Placement,
     activation: str,
     eps: float,
     classes: int,
@@ -202,7 +227,7 @@ def stack_of(
             restrict(parts["w_head"].T, 1, classes),
             None if bias is None else restrict(bias, 0, classes),
         ),
-        placement=naming.placement,
+        placement=placement,
         causal=True,
         positions=parts["positions"],
         norm_final=norm("final", ""),

@@ -12,7 +12,12 @@ from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.models.architectures.flax_stack import fit_flax
 from geomdiag.models.architectures.residual_stack import ResidualStack
 from geomdiag.models.architectures.sequence import SequenceNetwork
-from geomdiag.models.architectures.stack_names import find_heads, fit_stack, stack_of
+from geomdiag.models.architectures.stack_names import (
+    find_heads,
+    find_placement,
+    fit_stack,
+    stack_of,
+)
 from geomdiag.models.layout import Sizes, plan
 from geomdiag.models.recognition import Architecture, Match, NearMiss, nearest
 from geomdiag.models.settings import Settings
@@ -44,6 +49,7 @@ class _Architecture(Architecture):
         naming, fit = found
         notices: list[str] = []
         heads = find_heads(fit.dims["d"], naming.heads, settings, notices)
+        placement = find_placement(naming, settings, notices)
         # both programs always use GELU, so nothing is assumed where nothing is said
         act = settings.activation(naming.activation, [])
         eps = settings.number("layer_norm_eps", "ln_eps") or 1e-5
@@ -51,7 +57,13 @@ class _Architecture(Architecture):
 
         def stack(parts: Mapping[str, Tensor], classes: int) -> ResidualStack:
             return stack_of(
-                naming, fit, parts, heads=heads, activation=act, eps=eps, classes=classes
+                fit,
+                parts,
+                heads=heads,
+                placement=placement,
+                activation=act,
+                eps=eps,
+                classes=classes,
             )
 
         name = naming.convention.name
