@@ -10,6 +10,7 @@ from typing import Any
 
 from geomdiag.checkpoints.curves import STEP_UNITS, standard_name, standard_values, step_columns
 from geomdiag.checkpoints.formats.contract import Curve
+from geomdiag.checkpoints.formats.unfolding import Unfolding
 from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.splits import Split, read_split_file, split_inside
 from geomdiag.checkpoints.steps import sidecar_key
@@ -36,6 +37,8 @@ _CONFIG_WORDS = ("config", "cfg", "hparams", "hyperparameters", "args", "setting
 _CONFIG_KEYS = ("config", "cfg", "hyper_parameters", "hparams", "args", "model_cfg", "train_cfg")
 _HISTORY_KEYS = ("history", "log_history", "metrics", "log", "logs", "curves", "training_history")
 _LIMIT = 256 * 1024 * 1024
+#: Characters of a YAML file, and keys of one of its mappings.
+_YAML, _MERGED = 4 << 20, 10_000
 
 
 @dataclass(eq=False)
@@ -153,9 +156,7 @@ def _take(result: Sidecars, path: AnyPath, stem: str, *, twin: bool) -> None:
         elif suffix == ".json":
             document = json.loads(text)
         else:
-            import yaml
-
-            document = yaml.safe_load(text)
+            document = _yaml(text)
     except Exception as error:  # a sidecar is a courtesy: a broken one must not stop the work
         result.notices.append(
             f"{path.name}: not read ({type(error).__name__}: {str(error).splitlines()[:1]})"
@@ -165,6 +166,24 @@ def _take(result: Sidecars, path: AnyPath, stem: str, *, twin: bool) -> None:
         _take_rows(result, _columns(document), path.name)
     elif isinstance(document, Mapping):
         _take_mapping(result, document, path, stem, twin=twin)
+
+
+def _yaml(text: str) -> Any:
+    """Read YAML of plain values, whose aliases may name one another, but not without end."""
+    import yaml
+
+    if len(text) > _YAML:
+        raise ValueError(f"{len(text)} characters; settings have at most {_YAML}")
+
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            super().flatten_mapping(node)
+            if len(node.value) > _MERGED:  # each "<<: [*a, *a]" doubles it
+                raise ValueError(f"more than {_MERGED} merged keys")
+
+    document = yaml.load(text, Loader)  # a SafeLoader
+    Unfolding().through(document)
+    return document
 
 
 def _take_mapping(

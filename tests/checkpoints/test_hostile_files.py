@@ -296,3 +296,33 @@ def test_an_orbax_chunk_larger_than_its_array(chunks: list[int], tmp_path: Path)
     place.write_text(json.dumps({**json.loads(place.read_text()), "chunks": chunks}))
     with pytest.raises(CheckpointError, match=r"would unfold|cannot be opened"):
         open_runs(folder)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["a0: &a0 {x: 1}", *(f"a{i}: &a{i} {{p: *a{i - 1}, q: *a{i - 1}}}" for i in range(1, 40))],
+        ["a0: &a0 {x: 1}", *(f"a{i}: &a{i}\n  <<: [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))],
+        ["config: &c", "  a: *c", "  seed: 3"],
+        ["&c", "split: *c"],
+        ["seed: !!python/object/apply:os.mkdir [proof]"],
+    ],
+    ids=["aliases", "merges", "itself", "split", "object"],
+)
+def test_settings_in_yaml_that_do_harm(
+    lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "step_3.npz", w=np.ones((2, 2)))
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    (series,) = open_runs(tmp_path).values()
+    assert any("config.yaml: not read" in notice for notice in series.notices)
+    assert not series.config
+    assert not (tmp_path / "proof").exists()
+
+
+def test_settings_in_yaml_may_share(tmp_path: Path) -> None:
+    np.savez(tmp_path / "step_3.npz", w=np.ones((2, 2)))
+    (tmp_path / "config.yaml").write_text("base: &b {lr: 0.1}\nmodel:\n  <<: *b\n  seed: 4\n")
+    (series,) = open_runs(tmp_path).values()
+    assert series.config == {"base": {"lr": 0.1}, "model": {"lr": 0.1, "seed": 4}}

@@ -137,7 +137,7 @@ def test_weights_that_unfold_without_end_are_refused(
 ) -> None:
     monkeypatch.setattr(Unfolding.__init__, "__defaults__", (50_000,))  # a second, not ten
     path = write(tmp_path / "model.pt", body)
-    with pytest.raises(CheckpointError, match=r"model\.pt: .*(unfold to more|100 deep)"):
+    with pytest.raises(CheckpointError, match=r"model\.pt: .*(unfolds to more|100 deep)"):
         open_runs(path)
 
 

@@ -143,13 +143,11 @@ def _understood(path: AnyPath, allow_pickle: bool) -> Layout:
     value = _read(path, allow_pickle)
     try:
         return interpret(value)
-    except RecursionError:
+    except (CheckpointError, RecursionError) as error:
         raise CheckpointError(
-            f"{path}: what it holds is nested too deep; save the weights again with "
+            f"{path}: {error}; save the weights again as one flat dict: "
             "torch.save(model.state_dict(), path)"
         ) from None
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _torch_load(path: Path, zipped: bool, *, weights_only: bool) -> Any:

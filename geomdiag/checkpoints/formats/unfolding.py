@@ -5,6 +5,8 @@ Sixty dicts, each holding the one before twice, take some hundred bytes and unfo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from geomdiag.errors import CheckpointError
 
 __all__ = ["Unfolding"]
@@ -35,12 +37,16 @@ class Unfolding:
         """
         self._left -= 1 + count
         if depth > _DEEPEST or self._left < 0:
-            how = (
-                f"nested more than {_DEEPEST} deep"
-                if depth > _DEEPEST
-                else (f"holding one another so that they unfold to more than {self.most} entries")
-            )
             raise CheckpointError(
-                f"the modules or containers in it are {how}; refused. Save the weights as one "
-                "flat dict: torch.save(model.state_dict(), path)"
+                f"what it holds is nested more than {_DEEPEST} deep"
+                if depth > _DEEPEST
+                else f"what it holds unfolds to more than {self.most} entries: its containers "
+                "hold one another"
             )
+
+    def through(self, value: object, depth: int = 0) -> None:
+        """Go through nested mappings and lists; raises as `enter` does."""
+        if isinstance(value, Mapping | list | tuple):
+            self.enter(len(value), depth)
+            for item in value.values() if isinstance(value, Mapping) else value:
+                self.through(item, depth + 1)
