@@ -14,6 +14,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -275,8 +276,18 @@ def _sort_consolidated(path: Path) -> None:
 
 
 def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
+    import xarray as xr
+
     _need_h5netcdf()
-    _prepare(tree).to_netcdf(path, mode="w", engine="h5netcdf", format="NETCDF4")
+    prepared = _prepare(tree)
+    if signature(xr.DataTree.to_netcdf).parameters["filepath"].default is not None:
+        # an earlier xarray, which writes to a path alone
+        prepared.to_netcdf(path, mode="w", engine="h5netcdf", format="NETCDF4")
+        return
+    # Made in memory: where the disk is full HDF5 does not raise alone, it brings the process
+    # down, with the training that is watched in it.
+    image = prepared.to_netcdf(None, engine="h5netcdf", format="NETCDF4")
+    path.write_bytes(image)
 
 
 def _need_h5netcdf() -> None:
