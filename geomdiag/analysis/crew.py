@@ -146,7 +146,7 @@ class Crew:
                 initializer=_start,
                 initargs=(self._blob, shared_folder()),
             )
-        with _main_hidden():
+        with _main_hidden(), _interrupts_held():
             return self._pool.submit(_call, function, job)
 
     def _stop(self) -> None:
@@ -235,6 +235,23 @@ def _main_hidden() -> Iterator[None]:
     finally:
         for name, value in hidden.items():
             setattr(main, name, value)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C from new processes, which inherit that; this one hears it afterwards.
+
+    Without it one that is still importing dies of it, with a traceback, before it is told to
+    leave Ctrl-C to its parent.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _cores() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -550,6 +551,23 @@ def test_a_worker_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     with Crew([None], workers=2) as crew:
         for _, counts in crew.run(threads, [(0,), (0,)]):
             assert set(counts) == {1}
+
+
+def held_signals(plan: object) -> set[signal.Signals | int]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be held")
+def test_a_worker_leaves_ctrl_c_to_its_parent_from_its_first_moment_on() -> None:
+    from geomdiag.analysis.crew import Crew
+
+    before = held_signals(None)
+    assert signal.SIGINT not in before
+    with Crew([None], workers=2) as crew:
+        ((_, held),) = crew.run(held_signals, [(0,)])
+    assert signal.SIGINT in held
+    assert held_signals(None) == before
 
 
 ORPHAN = """
