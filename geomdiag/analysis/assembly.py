@@ -162,7 +162,9 @@ def assemble(rows: Sequence[Row], static: frozenset[str]) -> xr.Dataset:
     return xr.Dataset(data, coords)
 
 
-def rows_of(dataset: xr.Dataset, wanted: frozenset[str]) -> dict[tuple[int, str], Row]:
+def rows_of(
+    dataset: xr.Dataset, wanted: frozenset[str], *, failed: bool = False
+) -> dict[tuple[int, str], Row]:
     """Return the finished rows of an earlier result by step and digest.
 
     Parameters
@@ -171,6 +173,8 @@ def rows_of(dataset: xr.Dataset, wanted: frozenset[str]) -> dict[tuple[int, str]
         A run's dataset.
     wanted : set of str
         Variables that rows consist of; others came of the run as a whole.
+    failed : bool
+        Whether to return those that failed, too.
     """
     if "step" not in dataset.dims or not {"digest", "status", "error"} <= set(dataset.data_vars):
         return {}
@@ -179,7 +183,7 @@ def rows_of(dataset: xr.Dataset, wanted: frozenset[str]) -> dict[tuple[int, str]
     steps = dataset["step"].values.tolist()
     columns = [dataset[name].values.tolist() for name in ("digest", "status", "error")]
     for number, (step, digest, status, error) in enumerate(zip(steps, *columns, strict=True)):
-        if status == "failed":
+        if status == "failed" and not failed:
             continue  # worth another try: the cause may be outside the file
         values = {
             name: Value(value.dims[1:], value.values[number], value.labels[1:], value.attrs)

@@ -134,11 +134,16 @@ class GrowingRun:
             If the result holds other runs, or numbers that were computed otherwise.
         """
         if previous is not None and previous.children:
-            node = self._own(previous)
-            self._job.old = node.to_dataset()
+            self._job.old = old = self._own(previous).to_dataset()
             wanted = {v for one in self._chosen if one.scope == "step" for v in one.variables}
-            for (step, _), row in rows_of(self._job.old, frozenset(wanted)).items():
+            # those that failed as well: what was in memory cannot be tried again
+            for (step, _), row in rows_of(old, frozenset(wanted), failed=True).items():
                 self._rows[step] = row
+            self._job.reasons.update(json.loads(old.attrs.get("not_computed", "{}")))
+            assumed = json.loads(old.attrs.get("assumptions", "[]"))
+            for text in str(old.attrs.get("notices", "")).splitlines():
+                if text not in assumed:
+                    self.notice(text)
         if self._journal is None:
             return
         for key in sorted(self._journal.keys()):
@@ -170,7 +175,7 @@ class GrowingRun:
     # --- growing -------------------------------------------------------------------------------
 
     def held(self, checkpoint: Checkpoint) -> bool:
-        """Return whether this very checkpoint was measured already."""
+        """Return whether this very checkpoint was measured already, and not in vain."""
         row = self._rows.get(checkpoint.step)
         if row is None or row.status == "failed":
             return False
@@ -181,7 +186,8 @@ class GrowingRun:
 
         A training that was taken up at an earlier step passes them anew.
         """
-        if self.held(checkpoint):
+        row = self._rows.get(checkpoint.step)
+        if row is not None and row.digest == self._job.plan.digest(checkpoint):
             return []
         return sorted(step for step in self._rows if step >= checkpoint.step)
 

@@ -63,7 +63,7 @@ class GeometryCallback(Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         """Write what was measured."""
         if self.monitor is not None:
-            self.monitor.close()
+            self.monitor.__exit__(type(exception), exception, exception.__traceback__)
 
     def _see(self, trainer: Any) -> None:
         if self.monitor is not None and trainer.global_step != self._last:

@@ -48,8 +48,8 @@ class Losses:
             self.rewind(step)
         if not given or not (keep or step >= (1 + GROWTH) * self._last):
             return
-        row = self._rows.setdefault(step, {})
-        row.update({name: float(value) for name, value in given.items()})
+        values = {name: _number(name, value) for name, value in given.items()}
+        self._rows.setdefault(step, {}).update(values)
         self._last = max(self._last, step)
 
     def rewind(self, step: int) -> None:
@@ -96,3 +96,12 @@ class Losses:
                 **dict(zip(names, np.asarray(curves.values, dtype=np.float64), strict=True)),
             }
         )
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value.detach() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name}: found {value!r}, expected a number or a tensor of one element"
+        ) from error

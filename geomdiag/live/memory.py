@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["checkpoint_of", "runner", "untouched"]
 
 
+#: Wrappers, and under which name they hold the network.
+_INNER = {"DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
+
 _SHARDED = (
     "{} is sharded over several processes, and this one holds a part of it. Save whole "
     "checkpoints and follow their folder with `geomdiag watch`."
@@ -32,10 +36,17 @@ class _Tensors(TensorMap):
     """Copies of a network's tensors in main memory, under the names a saved file would have."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:
+        from torch.nn.parameter import is_lazy
+
         self._tensors: dict[str, Tensor] = {}
         for name, value in state.items():
             if not hasattr(value, "detach"):
                 continue  # a module's own extra state is no tensor, in a file neither
+            if is_lazy(value):
+                raise CheckpointError(
+                    f"the tensor {name!r} has no shape yet: it is made when the network first "
+                    "runs. Run the network once on an input before the monitor is made."
+                )
             if hasattr(value, "full_tensor") or hasattr(value, "local_shards"):
                 raise CheckpointError(_SHARDED.format(f"the tensor {name!r}"))
             if value.device.type == "meta":
@@ -121,15 +132,16 @@ def runner(
     """
     import torch
 
-    if type(module).__name__ == "DistributedDataParallel":
-        # run in one process alone, the wrapper would wait for the others
-        inner: nn.Module = module.module  # type: ignore[assignment]
-        module = inner
+    # Run in one process alone, a distributed wrapper would wait for the others; a compiled one
+    # would be compiled again, for our inputs and modes.
+    while (inner := _INNER.get(type(module).__name__)) is not None:
+        module = getattr(module, inner)
 
     def run(inputs: Tensor) -> Any:
         parameter = next(iter(module.parameters()), None)
         with ExitStack() as stack:
             stack.enter_context(_evaluating(module))
+            stack.enter_context(_uncompiled())
             if parameter is not None:
                 # what the network makes on its way is where and what the network is
                 stack.enter_context(torch.device(parameter.device))
@@ -151,11 +163,25 @@ def runner(
 
 
 @contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Run what was compiled as it was written: what is compiled stays for the training alone."""
+    import torch
+
+    # nothing is compiled where torch's compiler, which is slow to import, was not
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
 def _default_type(dtype: torch.dtype) -> Iterator[None]:
     import torch
 
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype if dtype.is_floating_point else before)
+    plain = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    torch.set_default_dtype(dtype if dtype in plain else before)
     try:
         yield
     finally:
@@ -183,6 +209,10 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         for one, mode in modes:
             one.training = mode
         with torch.no_grad():
+            kept = {(id(one), name) for one, name, _, _ in buffers}
+            for one in members:
+                for name in [name for name in one._buffers if (id(one), name) not in kept]:
+                    del one._buffers[name]  # made on the way, as a cache is
             for one, name, tensor, before in buffers:
                 one._buffers[name] = tensor
                 # written only if it must be: writing counts as a change where gradients wait

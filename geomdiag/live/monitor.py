@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
 import warnings
@@ -147,6 +148,7 @@ class Monitor:
         try:
             self._run.resume(previous)
         except StoreError as error:
+            place.leave()
             raise StoreError(
                 f"{place.path} cannot be continued: {error}. Choose another path for out, or "
                 'if_exists="replace".'
@@ -194,8 +196,7 @@ class Monitor:
         StoreError
             If a training begins anew where an earlier result would be lost.
         """
-        if step < 0:
-            raise ValueError(f"step: found {step}, expected 0 or more updates")
+        step = _whole(step)
         if not self._active:
             return False
         due = force or step % self.every == 0
@@ -254,6 +255,12 @@ class Monitor:
                 f"{where} holds a run from step {held[0]} to {held[-1]}, and the network at step "
                 f"{step} is another one: none of it would be left. Choose another path for out, "
                 'or if_exists="replace".'
+            )
+        if not self._resumed and 1 < len(dropped) == len(held):
+            raise StoreError(
+                f"this monitor has measured steps {held[0]} to {held[-1]}, and the network at step "
+                f"{step} is another one: none of it would be left. Count all updates since the "
+                "training began, not those of an epoch; another training needs another monitor."
             )
         text = (
             f"at step {step} the network is not the one that was measured before: "
@@ -357,7 +364,7 @@ class Monitor:
             return None
         with self._clock.counted(), untouched():
             self._dataset = None  # with what it has cost by now
-            self._place.write(self.tree)
+            self._place.write(lambda: self.tree)
             self._unwritten = self._cut = False
             if self._sinks:
                 self._tell(int(self.dataset["step"].values[-1]), prospects(self.dataset))
@@ -380,9 +387,11 @@ class Monitor:
             self.step(step, force=True)
         if self._closed or not self._active:
             return
-        self._closed = True
         if self._unwritten:
             self.write()
+        if self._place is not None:
+            self._place.leave()
+        self._closed = True
         if not self._quiet and self._clock.measured:
             where = "" if self._place is None else f"; result: {self._place.path}"
             sys.stderr.write(f"geomdiag: {self.cost}{where}\n")
@@ -419,6 +428,19 @@ def _check(every: int, max_share: float | None, if_exists: str, model: Any, forw
         )
 
 
+def _whole(step: Any) -> int:
+    """Return a number of updates as a plain integer."""
+    try:
+        number = operator.index(step)
+    except TypeError as error:
+        raise TypeError(
+            f"step: found {step!r} ({type(step).__name__}), expected a whole number of updates"
+        ) from error
+    if number < 0:
+        raise ValueError(f"step: found {number}, expected 0 or more updates")
+    return number
+
+
 def _split(split: Any) -> Split | None:
     if split is None or isinstance(split, Split):
         return split
@@ -431,6 +453,9 @@ def _is_first_process() -> bool:
     """Return whether this process is to measure: of a distributed training, the first one."""
     import torch.distributed as distributed
 
-    return not (
-        distributed.is_available() and distributed.is_initialized() and distributed.get_rank()
-    )
+    if not distributed.is_available():
+        return True
+    if distributed.is_initialized():
+        return distributed.get_rank() == 0
+    # started by torchrun, and the group of processes is yet to be made
+    return not distributed.is_torchelastic_launched() or os.environ.get("RANK", "0") == "0"

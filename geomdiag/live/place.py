@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from geomdiag import store
+from geomdiag.live.lock import Lock
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,7 +34,8 @@ class Place:
     Raises
     ------
     StoreError
-        If it cannot be written, or something else lies there.
+        If it cannot be written, or something else lies there; from `open` and `write` also if
+        another training writes there.
     """
 
     def __init__(
@@ -41,11 +44,13 @@ class Place:
         self.path = store.check_target(path)
         self.journal = store.Journal.beside(self.path)
         self._continued = if_exists == "continue"
+        self._lock = Lock(self.path)
         self._took = 0.0
         self._written = -float("inf")
 
     def open(self) -> xr.DataTree | None:
         """Prepare the journal; return the result to be continued, if there is one."""
+        self._lock.take()
         if not self._continued:
             self.journal.clear()
         self.journal.open()
@@ -60,8 +65,8 @@ class Place:
         """Return whether enough time has gone by since the last writing."""
         return time.perf_counter() - self._written >= self._took / WRITING
 
-    def write(self, tree: xr.DataTree) -> None:
-        """Replace the result in one step; the journal has then done its duty.
+    def write(self, make: Callable[[], xr.DataTree]) -> None:
+        """Make the result and replace what lies there; the journal has then done its duty.
 
         Raises
         ------
@@ -70,11 +75,16 @@ class Place:
         """
         began = time.perf_counter()
         try:
-            store.save(tree, self.path, _format(self.path))
+            self._lock.take()
+            store.save(make(), self.path, _format(self.path))
             self.journal.clear()
         finally:
             self._written = time.perf_counter()
             self._took = self._written - began
+
+    def leave(self) -> None:
+        """Let others write there."""
+        self._lock.release()
 
     def set_aside(self, tree: xr.DataTree, word: str) -> Path:
         """Write a result beside this one, where nothing lies yet; return where."""
