@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geomdiag.errors import GeomdiagError
 from geomdiag_cli.analyze import (
     AllowPickle,
     Analyzers,
@@ -87,6 +88,10 @@ def command(
         from geomdiag.plots.style import pyplot
 
         pyplot().switch_backend("agg")  # or the error that says what to install, before any work
+        if not report.absolute().parent.is_dir():
+            raise GeomdiagError(
+                f"--report {report}: its folder does not exist. Make it, or choose another one."
+            )
     from geomdiag.live.follow import Follower
 
     target = out if out is not None else default_out([path], ".zarr")
@@ -107,7 +112,7 @@ def command(
         workers=workers,
     )
     view = _View(path, quiet=quiet)
-    look = None
+    look = shown = None
     try:
         with _ended_by_signal(), view:
             active = time.monotonic()
@@ -116,8 +121,9 @@ def command(
                 view.show(look)
                 if look.fresh or look.changed:
                     active = time.monotonic()
-                if report is not None and look.fresh and look.tree is not None:
+                if report is not None and look.tree is not shown:
                     _write_report(look, report)
+                    shown = look.tree
                 if once or (until_idle is not None and time.monotonic() - active >= until_idle):
                     break
                 time.sleep(interval)

@@ -15,7 +15,7 @@ from geomdiag.checkpoints.runs import Runs, open_runs
 from geomdiag.checkpoints.series import Checkpoint, Series
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError, StoreError
-from geomdiag.live.known import Known, known, paths, removed
+from geomdiag.live.known import Gone, Known, known, paths, removed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -150,8 +150,13 @@ class Follower:
         state = tuple((name, self._stamps(one)) for name in runs for one in runs[name])
         if state == self._last and not stale:
             return replace(self._unchanged(), changed=moved and bool(making))
+        # a trainer that writes the same files over again leaves nothing of what was analysed
+        anew = self._last is not None and not {*state} & {*self._last}
+        if anew and not any(_readable(one) for name in runs for one in runs[name]):
+            self._problem = "the checkpoints were written anew, and none of them can be read"
+            return replace(self._unchanged(), changed=moved)
         before = self._tree if self._tree is not None else self._stored()
-        self._tree = self._analyse(runs, before)
+        self._tree = self._analyse(runs, before, anew=anew)
         self._last = state
         self._taken = {path for name in runs for one in runs[name] for path in paths(one)}
         self._beside = self._others()
@@ -290,16 +295,18 @@ class Follower:
         except StoreError:
             return None
 
-    def _analyse(self, runs: Runs, before: xr.DataTree | None) -> xr.DataTree:
+    def _analyse(self, runs: Runs, before: xr.DataTree | None, *, anew: bool) -> xr.DataTree:
         from geomdiag.analysis import analyze_into
 
         checkpoints = {name: self._checkpoints(runs[name], before) for name in runs}
         series = {name: replace(runs[name], checkpoints=checkpoints[name]) for name in runs}
+        gone = any(isinstance(one.load, Gone) for run in checkpoints.values() for one in run)
         tree = analyze_into(
             self.out,
             Runs(self.path, series, runs.notices),
             self._task,
             split=self._split,
+            force=anew and not gone,
             **self._options,
         )
         for one in (one for run in checkpoints.values() for one in run):

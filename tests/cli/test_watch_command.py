@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 from safetensors import safe_open
@@ -188,6 +189,46 @@ def test_page_is_kept_current_and_is_no_change_of_the_folder(geomdiag: Command, 
     assert result.exit_code == 0, result.output
     assert "seed=0" in page.read_text(encoding="utf-8")
     assert time.monotonic() - began < 30  # a page that counts as a change would go on for ever
+
+
+def test_page_is_made_where_nothing_is_new(geomdiag: Command, runs: Path, tmp_path: Path) -> None:
+    shutil.rmtree(runs / "seed=1")
+    assert geomdiag("watch", runs, *QUICK, "--once").exit_code == 0
+    result = geomdiag("watch", runs, *QUICK, "--once", "--report", "page.html")
+    assert result.exit_code == 0, result.output
+    assert "seed=0" in Path("page.html").read_text(encoding="utf-8")
+    result = geomdiag("watch", runs, *QUICK[:-1], "new.nc", "--report", tmp_path / "no" / "p.html")
+    assert result.exit_code == 2
+    assert "its folder does not exist" in result.stderr
+    assert not Path("new.nc").exists()  # told before any work
+
+
+def test_a_lone_file_may_be_written_over_again(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "last"
+    folder.mkdir()
+    last = folder / "last.npz"
+    files = [one for one in in_order(runs / "seed=0") if one.suffix == ".safetensors"]
+    follower = gd.live.Follower(
+        folder, tmp_path / "live.nc", "modadd:p=7", settle=0, analyzers=["fit"], format="netcdf"
+    )
+    losses = []
+    for file in files[:2]:
+        np.savez(last, **load_file(file))  # nothing in it tells a step
+        look = follower.look()
+        assert look.fresh == {"last": (0,)}
+        losses.append(float(gd.load(tmp_path / "live.nc")["last"]["loss"].sel(part="all").item()))
+    assert losses[0] != losses[1]
+    np.savez(last, **load_file(files[2]))
+    with monkeypatch.context() as patch:  # small files tell when they are opened, large ones not
+        patch.setattr("geomdiag.live.follow._readable", lambda _: False)
+        look = follower.look()
+    assert "none of them can be read" in look.problem
+    assert not follower.look().changed
+    assert gd.load(tmp_path / "live.nc")["last"]["status"].item() == "ok"  # as it was
+    np.savez(last, **load_file(files[0]))
+    assert follower.look().fresh == {"last": (0,)}
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
