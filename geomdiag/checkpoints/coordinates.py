@@ -103,7 +103,10 @@ def _implicit(text: str) -> Iterator[tuple[str, Coordinate]]:
 
 
 def _explicit(text: str) -> Iterator[tuple[str, Coordinate]]:
-    for piece in _COMMA.split(text):
+    pieces = _COMMA.split(text)
+    for piece, following in zip(pieces, [*pieces[1:], ""], strict=True):
+        if re.match(rf"{_NUMBER}(?!.*=)", following) and re.search(rf"={_NUMBER}$", piece):
+            continue  # lr=1,5 or seeds=1,2: a list, or a comma for a point
         head, *middle = piece.split("=")
         if not middle:
             continue

@@ -99,6 +99,8 @@ def numbers_of(stem: str) -> Iterator[Numbered]:
         if any(start < last and first < end for first, last in dates):
             continue
         before, after = stem[:start], stem[end:]
+        if re.search(r"\d[eE][-+]?$", before):  # lr1e-3
+            continue
         attached = re.search(r"[^_\-=., \[\]()]*$", before)
         word = attached[0] if attached else ""
         if re.search(r"\d", word):  # part of an identifier
@@ -106,8 +108,6 @@ def numbers_of(stem: str) -> Iterator[Numbered]:
         if not word:
             tokens = [token for token in _BETWEEN.split(before) if token]
             word = tokens[-1] if tokens else ""
-            if re.fullmatch(r"\d+[eE]", word):  # 1e-3
-                continue
             if re.search(r"\d", word):  # seed1_100: the word has its number
                 word = ""
             if not tokens:  # 3_layers

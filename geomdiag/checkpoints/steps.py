@@ -9,10 +9,11 @@ __all__ = ["Stem", "read_stem", "sidecar_key", "without_steps"]
 
 _NUMBERED = re.compile(
     r"(?<![A-Za-z])(?P<word>global[_-]?steps?|steps?|iterations?|iters?|its?|epochs?|ep|"
-    r"checkpoint|ckpt)(?P<gap>[_\-= .]*)(?P<number>\d{1,18})(?!\d|\.\d|[A-Za-z])",
+    r"checkpoint|ckpt)(?P<gap>[_\-= .]*)(?<![_=]-)(?P<number>\d{1,18})(?!\d|\.\d|[A-Za-z])",
     re.IGNORECASE,
 )
-_PURE = re.compile(r"\d{1,18}")
+#: A name that is a number; one that is a date (20240506) counts nothing.
+_PURE = re.compile(r"(?!20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])$)\d{1,18}")
 _SEPARATOR = re.compile(r"[_\-=., ]+")
 
 _WORDS_TEXT = (
@@ -76,7 +77,8 @@ def read_stem(stem: str) -> Stem:
 
     Only explicit forms count as a step: ``step``, ``epoch``, ``ep``, ``iter``, ``it``,
     ``ckpt`` or ``checkpoint`` with a number, or a name that is nothing but a number. Numbers
-    of hyper-parameters (``p97_frac0.30_wd1_seed0``) are no steps.
+    of hyper-parameters (``p97_frac0.30_wd1_seed0``), dates (``20240506``) and what is below zero
+    (``epoch=-1``) are no steps.
 
     Parameters
     ----------

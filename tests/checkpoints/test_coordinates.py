@@ -43,6 +43,8 @@ Expected = dict[str, int | float | str]
         ("x=1e999", {"x": "1e999"}),
         ("x=1234567890123456789012", {"x": "1234567890123456789012"}),
         ("range=1-5", {}),
+        ("lr=1,5", {}),  # a comma for a point
+        ("seeds=1,2,3,wd=1", {"wd": 1}),
         ("flag=true", {"flag": "true"}),
         ("=3", {}),
         ("seed=", {}),

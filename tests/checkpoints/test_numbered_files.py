@@ -60,6 +60,7 @@ def test_the_number_is_the_step(pattern: str, kind: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "pattern",
     [
+        "lr1e-{}",
         "seed_{}",
         "seed{}",
         "seed={}",

@@ -38,6 +38,10 @@ from geomdiag.checkpoints.steps import read_stem, sidecar_key
         ("step1.5", None, "", "step1.5", ""),
         ("sweep10", None, "", "sweep10", ""),
         ("digit7", None, "", "digit7", ""),
+        ("epoch=-1", None, "", "epoch=1", ""),  # below zero, not 1
+        ("step-1", 1, "step", "", ""),
+        ("20240506", None, "", "20240506", ""),  # a date
+        ("20240500", 20240500, "", "", ""),
     ],
 )
 def test_known_names(stem: str, step: int | None, unit: str, base: str, word: str) -> None:
