@@ -120,6 +120,13 @@ def test_layers_of_a_file_that_sorts_its_names() -> None:
         models.snapshot(stored(dict(sorted(renamed.items()))), t)
 
 
+def test_whose_table_is_whose_is_said() -> None:
+    named = {"emb_b": (11, 6), "emb_a": (11, 6), "fc1.weight": (8, 12), "fc2.weight": (11, 8)}
+    found = {name: TensorSpec(shape, "float32") for name, shape in named.items()}
+    words = "'emb_b' is taken for the left operand's table, 'emb_a' the right's"
+    assert words in models.recognise(found).notices
+
+
 @pytest.mark.parametrize(
     ("width", "said", "words"),
     [

@@ -251,6 +251,9 @@ class _Architecture(Architecture):
             f"names follow no known convention: read as an embedding, {combine} of the operands, "
             f"then linear layers {', '.join(chain.weights)} with an activation between",
         ]
+        if len(chain.embeddings) == 2:
+            left, right = chain.embeddings
+            notices.append(f"{left!r} is taken for the left operand's table, {right!r} the right's")
         sizes = Sizes(vocabulary, chain.classes)
         form = _Form(len(chain.weights) - 1, combine, forward=chain.dialect.forward)
         name = f"{chain.dialect.name} layers"
