@@ -233,6 +233,8 @@ def _recognise(path: AnyPath, formats: Mapping[str, Any]) -> Candidate | None:
     """Tell the format by content; a file that is only named like one becomes a refusal."""
     stem = read_stem(stem_of(path))
     name = path.name.lower()
+    if path.exists() and not path.is_file():
+        return None  # a pipe, which would be waited for, or a device
     try:
         head = _head(path)
     except OSError as error:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -27,6 +29,8 @@ _CHANGING_TEXT = (
     "md5Hash generation blob_id oid sha256"
 )
 _CHANGING = tuple(_CHANGING_TEXT.split())
+#: Seconds after a change in which another may follow unseen; a server's clock may be wrong.
+_MOMENT = 10
 #: Bytes fetched at a time where a whole file is read.
 _CHUNK = 1 << 20
 
@@ -174,6 +178,7 @@ class FileSystem(Source):
         self.name = outer.rstrip("/").rpartition("/")[2]
         self.name = "" if self.name.endswith(":") else self.name
         self.queries: dict[str, str] = {}
+        self.opened = time.time()
         self._listings: dict[str, dict[str, bool]] = {}
         self._whole_only = False  # the server gives files as a whole
 
@@ -195,7 +200,7 @@ class FileSystem(Source):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process lists for itself.
-        return _remade, (self.system, self.inner, self.outer, self.queries)
+        return _remade, (self.system, self.inner, self.outer, self.queries, self.opened)
 
     def inside(self, at: str) -> str:
         """Return the path inside of a path for `system`."""
@@ -306,7 +311,18 @@ class FileSystem(Source):
     def stamp(self, inside: str) -> str:
         """Return what changes with a file; see `Source.stamp`."""
         facts = self._facts(inside)
-        return repr([(key, str(facts[key])) for key in _CHANGING if key in facts])
+        told = [(key, str(facts[key])) for key in _CHANGING if key in facts]
+        if {key for key, _ in told} <= {"size", "Last-Modified"} and self._may_change(facts):
+            told.append(("opened", str(self.opened)))  # no copy of an earlier opening is used
+        return repr(told)
+
+    def _may_change(self, facts: Mapping[str, Any]) -> bool:
+        """Return whether a file may change without its time, which counts seconds, changing."""
+        try:
+            changed = parsedate_to_datetime(str(facts["Last-Modified"])).timestamp()
+        except (KeyError, ValueError):
+            return True
+        return changed > self.opened - _MOMENT
 
     def open(self, inside: str) -> io.RawIOBase:
         """Return a file, each read fetching its own bytes; see `Source.open`."""
@@ -346,9 +362,11 @@ def _same(one: str, two: str) -> bool:
     return one.strip("/") == two.strip("/")
 
 
-def _remade(system: Any, inner: str, outer: str, queries: dict[str, str]) -> FileSystem:
+def _remade(
+    system: Any, inner: str, outer: str, queries: dict[str, str], opened: float
+) -> FileSystem:
     source = FileSystem(system, inner, outer)
-    source.queries = queries
+    source.queries, source.opened = queries, opened
     return source
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import resource
 import struct
 import subprocess
@@ -326,3 +327,13 @@ def test_settings_in_yaml_may_share(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("base: &b {lr: 0.1}\nmodel:\n  <<: *b\n  seed: 4\n")
     (series,) = open_runs(tmp_path).values()
     assert series.config == {"base": {"lr": 0.1}, "model": {"lr": 0.1, "seed": 4}}
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    np.savez(tmp_path / "step_3.npz", w=np.ones((2, 2)))
+    os.mkfifo(tmp_path / "step_4.npz")
+    os.mkfifo(tmp_path / "config.json")
+    (series,) = open_runs(tmp_path).values()
+    assert series.steps.tolist() == [3]

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from helpers.range_server import serving
 from geomdiag.checkpoints import FORMATS, Checkpoint, TensorSpec, copies, open_runs
 from geomdiag.checkpoints.formats.contract import Contents, Entry
 from geomdiag.checkpoints.paths import RemotePath
+from geomdiag.checkpoints.remote import FileSystem
 from geomdiag.errors import CheckpointError
 
 try:
@@ -143,6 +146,27 @@ def test_a_checkpoint_that_changes_is_seen_when_opened_again(memory: Any, tmp_pa
         memory.put(str(path), "/run/step_1.pt")
         (series,) = open_runs("memory://run/step_1.pt").values()
         assert series[0].tensors["w"][0, 0] == value
+
+
+@needs_web
+@pytest.mark.parametrize("dated", [False, True])
+def test_a_change_that_the_server_does_not_tell_is_seen(
+    dated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same size, and no time or the same second: a copy of the last opening must not be used."""
+    if dated:
+        facts = FileSystem._web_facts
+        now = format_datetime(datetime.now(UTC), usegmt=True)
+        monkeypatch.setattr(
+            FileSystem,
+            "_web_facts",
+            lambda self, inside: {**facts(self, inside), "Last-Modified": now},
+        )
+    with serving(tmp_path) as served:
+        for value in (1.0, 2.0):
+            KINDS["pytorch"].write(tmp_path / "step_3.pt", {"w": np.full(9, value)})
+            (series,) = open_runs(served.address).values()
+            assert series[0].tensors["w"].max() == value
 
 
 def test_an_address_given_as_a_path_object_is_explained() -> None:
