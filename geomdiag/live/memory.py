@@ -233,7 +233,7 @@ def untouched() -> Iterator[None]:
     """Measure as a fresh process would, and leave no trace in this one.
 
     Random states (Python, NumPy, torch on the processor and on every GPU in use), gradient and
-    autocast mode, default type and device are put back as they were.
+    autocast mode, default type and device, and the precision of products are put back as they were.
     """
     import torch
 
@@ -241,7 +241,7 @@ def untouched() -> Iterator[None]:
     cpu = torch.get_rng_state()
     cuda = torch.cuda.is_available() and bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
     gpus = torch.cuda.get_rng_state_all() if cuda else []
-    dtype, precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    dtype = torch.get_default_dtype()
     try:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
@@ -250,14 +250,41 @@ def untouched() -> Iterator[None]:
             stack.enter_context(torch.autocast("cpu", enabled=False))
             if cuda:
                 stack.enter_context(torch.autocast("cuda", enabled=False))
+            stack.enter_context(_exact_products())
             torch.set_default_dtype(torch.float32)
-            torch.set_float32_matmul_precision("highest")
             yield
     finally:
         torch.set_default_dtype(dtype)
-        torch.set_float32_matmul_precision(precision)
         random.setstate(python)
         np.random.set_state(numpy_state)  # noqa: NPY002
         torch.set_rng_state(cpu)
         if gpus:
             torch.cuda.set_rng_state_all(gpus)
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Multiply matrices of float32 in float32, whatever shortcut the training takes."""
+    import torch
+
+    backends = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    switches: list[Any] = [one for one in backends if hasattr(one, "fp32_precision")]
+    if not switches:  # before torch 2.9
+        precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+        return
+    # the older functions raise where a program has used the switches; one that is not set follows
+    # a common switch, which setting it would end
+    before = [(one, one.fp32_precision) for one in switches]
+    changed = [(one, value) for one, value in before if value not in ("none", "ieee")]
+    try:
+        for one, _ in changed:
+            one.fp32_precision = "ieee"
+        yield
+    finally:
+        for one, value in changed:
+            one.fp32_precision = value

@@ -147,6 +147,36 @@ def test_the_users_own_settings_do_not_reach_the_numbers_and_are_kept() -> None:
     assert "gradient" not in monitor.dataset.attrs["not_computed"]
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch before 2.9"
+)
+@pytest.mark.parametrize("common", [True, False])
+def test_switches_of_precision_are_kept_however_they_were_set(common: bool) -> None:
+    backends: Any = torch.backends
+    owner = backends if common else backends.mkldnn.matmul
+
+    def switches() -> list[str]:
+        return [one.fp32_precision for one in (backends, backends.cuda.matmul, mkldnn)]
+
+    mkldnn = backends.mkldnn.matmul
+    untold = switches()
+    with untouched():
+        pass
+    assert switches() == untold  # one that follows the common one goes on to do so
+    owner.fp32_precision = "tf32"
+    try:
+        before = switches()
+        monitor = Monitor(fresh(), "modadd:p=7", analyzers=["fit"])
+        assert monitor.step(0)
+        assert switches() == before
+        with untouched():
+            assert mkldnn.fp32_precision == "ieee"
+    finally:
+        backends.fp32_precision = "none"
+        mkldnn.fp32_precision = backends.cuda.matmul.fp32_precision = "none"
+    assert switches() == untold
+
+
 def test_a_checkpoint_in_memory_stays_as_it_was() -> None:
     network = fresh()
     checkpoint = checkpoint_of(network, 3)
