@@ -180,3 +180,18 @@ def test_a_tar_in_disguise_is_not_unpacked(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         open_runs(path)
     assert (target.stat().st_mode & 0o777, target.stat().st_nlink) == (0o600, 1)
+
+
+def test_a_program_that_unfolds_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Unfolding.__init__, "__defaults__", (50_000,))
+    path = tmp_path / "model.pt"
+    bomb = doubled(mapping(a=b"K\x01"), mapping(a=b"@", b=b"@"))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data/0", bytes(24))
+        archive.writestr("model/data.pkl", b"\x80\x02" + bomb + b".")
+        archive.writestr("model/constants.pkl", pickle.dumps((), 2))
+        archive.writestr("model/code/__torch__.py", "")
+    with pytest.raises(CheckpointError, match=r"model\.pt: .*unfolds to more"):
+        open_runs(path)

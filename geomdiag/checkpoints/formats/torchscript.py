@@ -25,6 +25,7 @@ from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.pickles import read_restricted
 from geomdiag.checkpoints.formats.program import Program, refuse_to_run
 from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap, check_span
+from geomdiag.checkpoints.formats.unfolding import Unfolding
 from geomdiag.checkpoints.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
@@ -111,20 +112,29 @@ def is_torchscript(archive: Archive) -> bool:
     )
 
 
-def _leaves(value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def _leaves(
+    value: Any, seen: Unfolding, prefix: str = "", depth: int = 0
+) -> Iterator[tuple[str, Any]]:
     """Yield tensors and scalars of nested objects under dotted names."""
-    if depth > 100:
-        raise CheckpointError("its modules are nested more than 100 deep")
     if isinstance(value, _Object):
         value = value.state
     if isinstance(value, Mapping):
+        seen.enter(len(value), depth)
         for key, item in value.items():
-            yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key), depth + 1)
+            yield from _leaves(item, seen, f"{prefix}.{key}" if prefix else str(key), depth + 1)
     elif isinstance(value, list | tuple):
+        seen.enter(len(value), depth)
         for i, item in enumerate(value):
-            yield from _leaves(item, f"{prefix}.{i}", depth + 1)
+            yield from _leaves(item, seen, f"{prefix}.{i}", depth + 1)
     else:
         yield prefix, value
+
+
+def _flat(path: AnyPath, held: Any) -> list[tuple[str, Any]]:
+    try:
+        return list(_leaves(held, Unfolding()))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}; refused, save the program again") from None
 
 
 def _read(path: AnyPath) -> tuple[dict[str, Place], dict[str, Any]]:
@@ -140,7 +150,7 @@ def _read(path: AnyPath) -> tuple[dict[str, Place], dict[str, Any]]:
     places: dict[str, Place] = {}
     scalars: dict[str, Any] = {}
     starts: dict[str, tuple[int, int]] = {}
-    for name, value in _leaves(held):
+    for name, value in _flat(path, held):
         if isinstance(value, _Tensor):
             key = value.storage.key
             if key not in starts:
