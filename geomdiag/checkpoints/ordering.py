@@ -72,20 +72,43 @@ def in_order(
         If no item can be placed, or two different ones claim one step.
     """
     _number(items, unit, notices)
+    items = _of_one_unit(items, unit, notices)
     items = _place_words(items, beside, unit, failures, notices)
     items = _drop_doubles(items, notices)
     return sorted(items, key=lambda item: item.step or 0)
 
 
 def unit_of(items: Sequence[Item]) -> str:
-    """Return the unit in which all checkpoints can be counted; what the names count in first."""
+    """Return the unit in which all checkpoints can be counted; what the names count in first.
+
+    Where there is none, the one in which most are.
+    """
     named = Counter(item.file.stem.unit for item in items if item.file.stem.unit)
     wanted = [unit for unit, _ in named.most_common()] + ["step", "epoch"]
     inside = [item.entry.steps for item in items if item.entry.steps]
-    for unit in wanted:
+    told = [_told(item) for item in items]
+    common = [unit for unit in wanted if all(_counts(numbers, unit) for numbers in told)]
+    for unit in common:
         if inside and all(unit in steps for steps in inside):
             return unit
+    most = Counter(unit for numbers in told for unit in numbers if unit)
+    found = [unit for unit in common or wanted if most[unit]]
+    if found:
+        return max(found, key=lambda unit: most[unit])
     return wanted[0] if named else ""
+
+
+def _told(item: Item) -> dict[str, int]:
+    """Return the numbers of a checkpoint by unit: those stored inside, and that of its name."""
+    named = item.file.stem
+    if named.step is None or named.unit == VERSION:
+        return dict(item.entry.steps)
+    return {named.unit: named.step, **item.entry.steps}
+
+
+def _counts(numbers: Mapping[str, int], unit: str) -> bool:
+    """Return whether a checkpoint's numbers, if it has any, may be in a unit."""
+    return unit in numbers or not any(numbers)
 
 
 def _number(items: Sequence[Item], unit: str, notices: list[str]) -> None:
@@ -106,8 +129,9 @@ def _number(items: Sequence[Item], unit: str, notices: list[str]) -> None:
         form = item.file.format
         saves = form is not None and form.name == "tensorflow"  # ckpt-3: the third one saved
         if steps:
-            item.step = steps.get(unit, next(iter(steps.values())))
-            item.source = "metadata"
+            item.step, item.source = steps.get(unit, next(iter(steps.values()))), "metadata"
+            if unit not in steps and named.unit == unit and named.step is not None:
+                item.step, item.source = named.step, "file name"
             comparable = named.unit in ("", *steps) and not item.entry.member and not saves
             if named.step is not None and comparable and named.step not in steps.values():
                 differing.append(item)
@@ -126,6 +150,19 @@ def _number(items: Sequence[Item], unit: str, notices: list[str]) -> None:
             f"{len(differing)} file name(s) say another step than what is stored inside, which "
             f"is used: {example.file.path.name} holds {example.step}"
         )
+
+
+def _of_one_unit(items: list[Item], unit: str, notices: list[str]) -> list[Item]:
+    """Leave out what counts in another unit: epochs cannot be put in order with steps."""
+    others = [item for item in items if item.step is not None and not _counts(_told(item), unit)]
+    if not unit or not others:
+        return items
+    notices += [
+        f"{item.file.path.name} is left out: it counts in {next(filter(None, _told(item)))}s, the "
+        f"others in {unit}s; store both in each file"
+        for item in others
+    ]
+    return [item for item in items if item not in others]
 
 
 def _never_counted(items: Sequence[Item]) -> bool:

@@ -583,3 +583,37 @@ def test_an_opened_folder_gives_its_own_name(
     assert only(Path()).name == name
     (folder.parent / "metrics.csv").write_text("step,train_loss\n0,1\n5,0.5\n")
     assert only(folder).name == "seed0"
+
+
+@pytest.mark.parametrize(
+    ("files", "unit", "steps", "left_out"),
+    [
+        (
+            {"epoch_1": {"step": 100}, "epoch_2": {}, "epoch_3": {"step": 300}},
+            "epoch",
+            [1, 2, 3],
+            "",
+        ),
+        (
+            {"step_10": {}, "step_20": {"epoch": 2}, "step_30": {"epoch": 3}},
+            "step",
+            [10, 20, 30],
+            "",
+        ),
+        ({"epoch_1": {"step": 50}, "epoch_2": {"step": 90}}, "step", [50, 90], ""),
+        ({"step_9": {"epoch": 1, "step": 9}, "step_20": {"epoch": 2}}, "epoch", [1, 2], ""),
+        ({"epoch_1": {}, "epoch_2": {}, "step_50": {}}, "epoch", [1, 2], "step_50.pt"),
+        ({"best": {"epoch": 3}, "final": {"step": 100}}, "step", [100], "best.pt"),
+        ({"5": {}, "step_7": {}}, "step", [5, 7], ""),
+    ],
+)
+def test_epochs_are_not_put_among_steps(
+    files: dict[str, dict[str, int]], unit: str, steps: list[int], left_out: str, tmp_path: Path
+) -> None:
+    for seed, (name, inside) in enumerate(files.items()):
+        state = {"w": torch.full((2, 2), float(seed))}
+        torch.save({"model": state, **inside}, tmp_path / f"{name}.pt")
+    (series,) = open_runs(tmp_path).values()
+    assert (series.unit, series.steps.tolist()) == (unit, steps)
+    told = [notice for notice in series.notices if "counts in" in notice]
+    assert [notice.split()[0] for notice in told] == ([left_out] if left_out else [])
