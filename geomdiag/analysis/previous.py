@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray as xr
 
 from geomdiag.errors import GeomdiagError
 from geomdiag.models.snapshot import EMBEDDING_ONLY
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from geomdiag.analysis.result import Job
 
-__all__ = ["analysed", "first_error", "no_longer", "related"]
+__all__ = ["analysed", "first_error", "no_longer", "related", "with_runs_of"]
 
 
 def analysed(tree: xr.DataTree) -> bool:
@@ -51,12 +50,7 @@ def related(previous: xr.DataTree, jobs: Sequence[Job]) -> bool:
         for job in jobs
     ):
         return True
-    digests = {
-        str(digest)
-        for node in previous.children.values()
-        if "digest" in node
-        for digest in np.ravel(node["digest"])
-    } - {""}
+    digests = _digests(previous.children.values())
     if not digests:
         return True
     for job in jobs:
@@ -67,6 +61,30 @@ def related(previous: xr.DataTree, jobs: Sequence[Job]) -> bool:
             except (OSError, GeomdiagError):
                 continue  # reported when it is measured
     return False
+
+
+def with_runs_of(previous: xr.DataTree, tree: xr.DataTree) -> xr.DataTree:
+    """Return a result with those runs of an earlier one that it has not.
+
+    A run whose checkpoints it has under another name is none of these.
+    """
+    runs = {str(node.attrs.get("run", name)) for name, node in tree.children.items()}
+    digests = _digests(tree.children.values())
+    nodes = {"/": tree.to_dataset(), **{n: one.to_dataset() for n, one in tree.children.items()}}
+    for name, node in previous.children.items():
+        if str(node.attrs.get("run", name)) in runs or _digests([node]) <= digests:
+            continue
+        while name in nodes:
+            name += "_"
+        nodes[name] = node.to_dataset()
+    return xr.DataTree.from_dict(nodes)
+
+
+def _digests(nodes: Iterable[xr.DataTree]) -> set[str]:
+    """Return the digests of the checkpoints of some runs."""
+    return {
+        str(digest) for node in nodes if "digest" in node for digest in np.ravel(node["digest"])
+    } - {""}
 
 
 def no_longer(previous: xr.DataTree, tree: xr.DataTree) -> str:

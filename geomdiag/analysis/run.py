@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from geomdiag.analysis.plan import (
     node_names,
     prepare,
 )
-from geomdiag.analysis.previous import analysed, first_error, no_longer, related
+from geomdiag.analysis.previous import analysed, first_error, no_longer, related, with_runs_of
 from geomdiag.analysis.result import Job, add_coordinates, root_attrs, run_dataset
 from geomdiag.analysis.steps import measure, measure_run
 from geomdiag.errors import StoreError, TaskError
@@ -195,6 +196,7 @@ def analyze_into(
     *,
     format: Format = "zarr",
     force: bool = False,
+    keep: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -211,6 +213,8 @@ def analyze_into(
         Of the result.
     force : bool
         Compute every step anew.
+    keep : bool
+        Leave runs in the result that it has and that are not among `runs`.
     workers, progress
         As in `analyze`.
     **options
@@ -233,12 +237,12 @@ def analyze_into(
     target = store.check_target(path)
     if isinstance(runs, str | os.PathLike):
         runs = open_runs(os.fspath(runs))
-    previous = None
-    if not force:
-        try:
-            previous = store.load(target)
-        except StoreError:
-            previous = None  # none there, or damaged: then all is computed
+    earlier = None
+    if keep or not force:
+        # none there, or damaged: then all is computed
+        with suppress(StoreError):
+            earlier = store.load(target)
+    previous = None if force else earlier
     work = _prepare(runs, task, **options)
     if previous is not None and not related(previous, work.jobs):
         held = ", ".join(str(node.attrs.get("run", "")) for node in previous.children.values())
@@ -258,6 +262,8 @@ def analyze_into(
                 "holds an earlier result in which they were: it is left as it is. Was --model or "
                 "another option forgotten? Choose another output path, or --force to replace it."
             )
+        if keep and earlier is not None:
+            tree = with_runs_of(earlier, tree)
         if previous is not None and (lost := no_longer(previous, tree)):
             warnings.warn(
                 f"{target.name} held an earlier result, which this one replaces; no longer in "

@@ -307,6 +307,7 @@ class Follower:
             self._task,
             split=self._split,
             force=anew and not gone,
+            keep=True,
             **self._options,
         )
         for one in (one for run in checkpoints.values() for one in run):

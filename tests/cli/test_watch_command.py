@@ -130,6 +130,34 @@ def test_checkpoints_that_the_trainer_removes_stay_in_the_result(
     xr.testing.assert_equal(after["loss"].isel(step=slice(-1)), before["loss"])
 
 
+def test_runs_whose_checkpoints_are_all_removed_stay_in_the_result(
+    runs: Path, tmp_path: Path
+) -> None:
+    out, aside = tmp_path / "live.nc", tmp_path / "aside"
+    options = {"analyzers": ["fit"], "format": "netcdf"}
+    gd.live.Follower(runs, out, "modadd:p=7", **options).look()
+    before = gd.load(out)["seed=1"].to_dataset()
+    first, *_, last = [one for one in in_order(runs / "seed=1") if one.suffix == ".safetensors"]
+    (runs / "seed=1").rename(aside)
+    for follower in (gd.live.Follower(runs, out, "modadd:p=7", **options) for _ in range(2)):
+        (runs / "seed=0" / first.name).unlink(missing_ok=True)
+        assert not follower.look().fresh
+        xr.testing.assert_identical(gd.load(out)["seed=1"].to_dataset(), before)
+    (runs / "seed=1").mkdir()
+    shutil.copy(aside / "run.json", runs / "seed=1")
+    shutil.copy(aside / last.name, runs / "seed=1")
+    assert not follower.look().fresh
+    xr.testing.assert_identical(gd.load(out)["seed=1"].to_dataset(), before)
+    (runs / "seed=1").rename(runs / "renamed=1")  # the last one of the run goes by another name
+    assert follower.look().fresh == {"renamed=1": (60,)}
+    assert set(gd.load(out).children) == {"seed=0", "renamed=1", "seed=1"}
+    shutil.rmtree(runs / "renamed=1")
+    aside.rename(runs / "renamed=1")
+    with pytest.warns(UserWarning, match="no longer in it: the run 'seed=1'"):
+        assert follower.look().fresh == {"renamed=1": (0, 1)}
+    assert set(gd.load(out).children) == {"seed=0", "renamed=1"}  # now all of it does
+
+
 def test_what_is_written_beside_the_last_checkpoint_counts(
     geomdiag: Command, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
