@@ -15,6 +15,7 @@ import torch
 
 from geomdiag.checkpoints import open_runs
 from geomdiag.checkpoints.formats.inert import CalledError, read_inert
+from geomdiag.checkpoints.formats.pickles import read_restricted
 from geomdiag.checkpoints.formats.unfolding import Unfolding
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
@@ -195,3 +196,18 @@ def test_a_program_that_unfolds_without_end(
         archive.writestr("model/code/__torch__.py", "")
     with pytest.raises(CheckpointError, match=r"model\.pt: .*unfolds to more"):
         open_runs(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_bytearray_is_not_made_as_long_as_it_says(zipped: bool, tmp_path: Path) -> None:
+    body = b"\x96" + (1 << 45).to_bytes(8, "little")  # more than any machine has
+    path = tmp_path / "model.pt"
+    if zipped:
+        write(path, body)
+    else:
+        head = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {})]
+        path.write_bytes(b"".join(head) + b"\x80\x02" + body + b".")
+    with pytest.raises(CalledError, match="bytearray"):
+        read_inert(path, zipped)
+    with pytest.raises(CheckpointError, match="it holds a bytearray"):
+        read_restricted(path, b"\x80\x05" + body + b".", dict[str, Any]().__getitem__)

@@ -204,8 +204,15 @@ def read_inert(path: Path, zipped: bool) -> Any:
         else:
             raise CalledError(f"{type(found).__module__}.{type(found).__qualname__}.__setstate__")
 
+    def refuse_bytearray(_: Any) -> None:  # it would be made as long as the pickle says
+        raise CalledError("bytearray")
+
     class Unpickler(pickle._Unpickler):  # the C one allocates whatever a memo index says
-        dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: build}  # noqa: RUF012
+        dispatch = {  # noqa: RUF012
+            **pickle._Unpickler.dispatch,
+            pickle.BUILD[0]: build,
+            pickle.BYTEARRAY8[0]: refuse_bytearray,
+        }
 
         def find_class(self, module: str, name: str) -> Any:
             full = f"{module}.{name}"

@@ -121,7 +121,13 @@ def read_plain(path: AnyPath, allow_pickle: bool) -> Any:
         ) from error
 
 
+def _refuse_bytearray(_: Any) -> None:
+    raise pickle.UnpicklingError("it holds a bytearray")  # made as long as the pickle says
+
+
 class _Restricted(pickle._Unpickler):  # the C one allocates whatever a memo index says
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _refuse_bytearray}  # noqa: RUF012
+
     def __init__(
         self,
         data: bytes,
