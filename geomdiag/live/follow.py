@@ -321,18 +321,22 @@ class Follower:
         Those that an earlier result has and the folder has no more are among them: their rows
         are taken from that result.
         """
-        found: list[Known] = []
-        for one in series:
-            digest = "" if one.member else self._digests.get(self._stamps(one), "")
-            found.append(known(one, digest))
+        told: dict[int, str] = {}
         for node in before.children.values() if before is not None else ():
             chosen = "selection" in json.loads(str(node.attrs.get("configuration", "{}")))
             if node.attrs.get("run") != series.name or chosen:
                 continue  # digests of chosen rows cannot be told without the file
-            there = set(series.steps.tolist())
-            for step, digest, status in _told(node, "digest", "status"):
-                if step not in there and status != "failed" and digest:
-                    found.append(removed(series.path / f"step {step}", step, digest))
+            rows = _told(node, "digest", "status")
+            told |= {step: digest for step, digest, status in rows if status != "failed" and digest}
+        found: list[Known] = []
+        for one in series:
+            if one.error and one.step in told and not one.path.exists():
+                continue  # removed between listing and opening
+            digest = "" if one.member else self._digests.get(self._stamps(one), "")
+            found.append(known(one, digest, told.pop(one.step, "")))
+        found += [
+            removed(series.path / f"step {step}", step, digest) for step, digest in told.items()
+        ]
         return sorted(found, key=lambda one: one.step)
 
     def _errors(self, runs: Runs, tree: xr.DataTree) -> dict[str, str]:

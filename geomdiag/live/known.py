@@ -21,22 +21,31 @@ class Known(Checkpoint):
     ----------
     memory : dict
         Holds the ``digest`` once it is known, for all copies of the checkpoint in this process.
+    earlier : str
+        Digest of what was measured at this step before: that of a file which is removed before
+        its own can be told.
     """
 
     memory: dict[str, str] = field(default_factory=dict)
+    earlier: str = ""
 
     @cached_property
     def digest(self) -> str:
         """As `Checkpoint.digest`."""
         if "digest" not in self.memory:
-            self.memory["digest"] = super().digest
+            try:
+                self.memory["digest"] = super().digest
+            except (OSError, CheckpointError):
+                if not self.earlier or self.path.exists():
+                    raise
+                self.memory["digest"] = self.earlier
         return self.memory["digest"]
 
 
-def known(checkpoint: Checkpoint, digest: str) -> Known:
+def known(checkpoint: Checkpoint, digest: str, earlier: str = "") -> Known:
     """Return a checkpoint with its digest, empty where it is not known yet."""
     values = {one.name: getattr(checkpoint, one.name) for one in fields(checkpoint)}
-    return Known(**values, memory={"digest": digest} if digest else {})
+    return Known(**values, memory={"digest": digest} if digest else {}, earlier=earlier)
 
 
 def removed(path: Any, step: int, digest: str) -> Known:

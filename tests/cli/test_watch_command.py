@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,41 @@ def test_checkpoints_that_the_trainer_removes_stay_in_the_result(
     after = gd.load("live.nc")["seed=0"].to_dataset()
     assert after["step"].values.tolist() == [*before["step"].values.tolist(), 80]
     xr.testing.assert_equal(after["loss"].isel(step=slice(-1)), before["loss"])
+
+
+def test_a_checkpoint_removed_while_it_is_looked_at_stays_in_the_result(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(runs / "seed=1")
+    out = tmp_path / "live.nc"
+    options = {"analyzers": ["fit"], "format": "netcdf"}
+    gd.live.Follower(runs, out, "modadd:p=7", **options).look()
+    before = gd.load(out)["seed=0"].to_dataset()
+    first = next(one for one in in_order(runs / "seed=0") if one.suffix == ".safetensors")
+    follower = gd.live.Follower(runs, out, "modadd:p=7", **options)  # knows no digests yet
+    stored = follower._stored
+
+    def meanwhile() -> xr.DataTree | None:
+        first.unlink()  # the folder was opened, and nothing of it is read yet
+        return stored()
+
+    monkeypatch.setattr(follower, "_stored", meanwhile)
+    assert not follower.look().fresh
+    xr.testing.assert_identical(gd.load(out)["seed=0"].to_dataset(), before)
+    monkeypatch.undo()
+    second, opened = in_order(runs / "seed=0")[-2], follower._open
+
+    def removed_while_opened() -> Any:
+        runs, *rest = opened()
+        second.unlink()
+        one = next(one for one in runs["seed=0"] if one.path.name == second.name)
+        one.error = "cannot be read"
+        return runs, *rest
+
+    follower = gd.live.Follower(runs, out, "modadd:p=7", **options)
+    monkeypatch.setattr(follower, "_open", removed_while_opened)
+    assert not follower.look().fresh
+    xr.testing.assert_identical(gd.load(out)["seed=0"].to_dataset(), before)
 
 
 def test_runs_whose_checkpoints_are_all_removed_stay_in_the_result(
