@@ -302,11 +302,14 @@ def settles(curve: Curve, onset: Boundary, band: float = SETTLED, least: float =
     outside = np.flatnonzero(~near | (steps < onset.value))
     start = int(outside[-1]) + 1 if len(outside) else 0
     if start >= len(steps) - 1:
-        return Boundary(
-            math.nan,
-            f"{curve.what} has not settled: it reaches its last level {level:.4g} (± {width:.3g}) "
-            f"only with the last checkpoint, step {steps[-1]:.0f}",
+        where = f"the last checkpoint, step {steps[-1]:.0f}"
+        how = (
+            f"it reaches its last level {level:.4g} (± {width:.3g}) only with {where}"
+            if near[-1]  # the level is a median: the last value may lie beyond it
+            else f"with {where}, it is at {values[-1]:.4g}, further than {width:.3g} from its last "
+            f"level {level:.4g}"
         )
+        return Boundary(math.nan, f"{curve.what} has not settled: {how}")
     rest = float(steps[start])
     return Boundary(
         rest,
