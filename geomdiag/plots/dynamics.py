@@ -161,7 +161,8 @@ def _violation(ax: Axes, dataset: xr.Dataset, name: str) -> None:
 def _dimension(ax: Axes, dataset: xr.Dataset) -> None:
     values = variable(dataset, "dimension", matrix="embedding", measure="effective_dimension")
     ax.plot(dataset["step"].values, values.values, "o-", color=COLOURS[0], label="embedding")
-    ax.set_ylim(bottom=0)
+    top = float(np.nanmax(values.values, initial=1.0))
+    ax.set_ylim(0, 1.08 * top)  # room for a marker at the top: the curve may lie flat there
     ax.set_ylabel("dimension\n(components)")
     legend_beside(ax)
 

@@ -173,6 +173,14 @@ def test_a_vanishing_violation_does_not_stretch_the_axis() -> None:
         assert high > 1
 
 
+def test_a_dimension_at_its_top_is_inside_the_panel() -> None:
+    data = a_result()
+    flat = data.assign(dimension=26.0 + 0 * data["dimension"])
+    low, high = plot_dynamics(flat)[2].get_ylim()
+    assert low == 0
+    assert 27 < high < 30
+
+
 def test_without_a_split_all_inputs_are_drawn() -> None:
     data = a_result().sel(part=["all"])
     assert set(lines(plot_dynamics(data)[0])) == {"all inputs"}
