@@ -121,14 +121,19 @@
   const quantity = one("#quantity");
   let run = null, marks = null;
 
+  // Told apart by the colour-blind: lightness carries most of it. Roughly cividis, and, for a
+  // phase, twilight, as in the other figures; evenly spaced, linear between.
+  const SEQUENTIAL = [[0, 34, 78], [124, 123, 120], [254, 232, 56]];
+  const CYCLIC = [[226, 217, 226], [149, 181, 199], [98, 118, 186], [89, 42, 143], [47, 20, 54],
+    [116, 30, 79], [178, 86, 82], [204, 163, 137], [226, 217, 226]];
+
   function colour(value, tokens, low, high) {
     if (value === null) return "transparent";
-    if (tokens.cyclic) return `hsl(${(value * 180) / Math.PI} 75% 55%)`;
-    const way = high > low ? (value - low) / (high - low) : 0;
-    const mix = [[0, 34, 78], [124, 123, 120], [254, 232, 56]];  // cividis, roughly
-    const [a, b] = way < 0.5 ? [mix[0], mix[1]] : [mix[1], mix[2]];
-    const part = way < 0.5 ? 2 * way : 2 * way - 1;
-    return `rgb(${a.map((from, i) => Math.round(from + part * (b[i] - from))).join(" ")})`;
+    const [mix, start, end] = tokens.cyclic ? [CYCLIC, 0, 2 * Math.PI] : [SEQUENTIAL, low, high];
+    const way = end > start ? ((value - start) / (end - start)) * (mix.length - 1) : 0;
+    const place = Math.min(Math.floor(way), mix.length - 2);
+    const [a, b] = [mix[place], mix[place + 1]];
+    return `rgb(${a.map((from, i) => Math.round(from + (way - place) * (b[i] - from))).join(" ")})`;
   }
 
   function spectrum() {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,24 @@ def test_it_loads_without_errors_in_its_width(
             assert opened.page.evaluate(ink) == opened.page.evaluate(
                 "getComputedStyle(document.body).color"
             )
+
+
+def test_phases_have_the_colours_of_the_figures(chromium: Any, tmp_path: Path) -> None:
+    for file in ("step_005000.safetensors", "run.json"):
+        shutil.copy(GRID.parent / "modadd-p31-mlp" / "seed=0" / file, tmp_path)
+    runs = gd.open_runs(tmp_path)
+    tree = gd.analyze(runs, task="modadd:p=31", analyzers=["fit", "spectrum"])
+    path = report(tree, tmp_path / "circle.html", runs=runs, task="modadd:p=31")
+    with Opened(chromium, path) as opened:
+        fills = (
+            "[...document.querySelectorAll('#tokens circle')].map((c) => c.getAttribute('fill'))"
+        )
+        found = [re.findall(r"\d+", fill) for fill in opened.page.evaluate(fills)]
+        assert "phase at k=15" in opened.page.inner_text("#tokens")
+        assert opened.complaints == []
+    phases = 15 * np.arange(31) % 31 / 31
+    expected = 255 * plt.get_cmap("twilight")(phases)[:, :3]
+    np.testing.assert_allclose(np.array(found, dtype=float), expected, atol=16)
 
 
 def test_the_slider_moves_embedding_and_spectrum_by_keyboard(
