@@ -211,3 +211,12 @@ def test_a_bytearray_is_not_made_as_long_as_it_says(zipped: bool, tmp_path: Path
         read_inert(path, zipped)
     with pytest.raises(CheckpointError, match="it holds a bytearray"):
         read_restricted(path, b"\x80\x05" + body + b".", dict[str, Any]().__getitem__)
+
+
+def test_settings_with_data_among_them_cost_only_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "step_3.pt"
+    large = {str(i): i for i in range(100_001)}
+    torch.save({"model": {"w": torch.ones(2, 2)}, "config": large, "args": {"seed": 4}}, path)
+    (series,) = open_runs(path).values()
+    assert series.config == {"seed": 4}
+    assert any("'config' are left out" in notice for notice in series.notices)

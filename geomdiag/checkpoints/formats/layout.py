@@ -18,6 +18,7 @@ from geomdiag.checkpoints.formats.dumps import is_scalar_name
 from geomdiag.checkpoints.formats.inert import Inert
 from geomdiag.checkpoints.formats.unfolding import Unfolding
 from geomdiag.checkpoints.splits import Split, split_inside
+from geomdiag.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -370,7 +371,11 @@ def read_beside(layout: Layout, value: Mapping[str, Any]) -> None:
     counted: dict[str, list[float]] = {}
     for key, item in value.items():
         if key in CONFIG_KEYS:
-            settings = plain(item)
+            try:
+                settings = plain(item)
+            except CheckpointError as error:  # data among them, or a bomb
+                layout.notices.append(f"the settings under {key!r} are left out: {error}")
+                continue
             if isinstance(settings, dict):
                 layout.config |= settings
         elif (number := scalar(item)) is not None:
