@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILT := $(VENV)/.complete
 DOCS := $(VENV)/.docs
+# A process a core, of one thread each: more threads than cores wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 WRITERS := .venv-formats
 FORMAT_TESTS := tests/checkpoints tests/models tests/live/test_callbacks.py tests/cli/test_analyze_elsewhere.py
 
@@ -37,10 +39,10 @@ demo: $(VENV)
 	$(BIN)/geomdiag analyze fixtures/series/modadd-p31-* --task modadd --out demo/series.geomdiag.zarr
 
 test: $(VENV)
-	$(BIN)/python -m pytest -n auto
+	$(PYTEST)
 
 test-all: $(VENV)
-	$(BIN)/python -m pytest -n auto -m ''
+	$(PYTEST) -m ''
 
 # The tests in a browser run where this and a Chromium are.
 browser: $(VENV)
@@ -53,7 +55,7 @@ $(WRITERS)/.complete: pyproject.toml constraints.txt
 
 # Here a test that skips for want of a library that the extra brings is a failure.
 test-formats: $(WRITERS)/.complete
-	GEOMDIAG_WRITERS_REQUIRED=1 $(WRITERS)/bin/python -m pytest -n auto $(FORMAT_TESTS)
+	GEOMDIAG_WRITERS_REQUIRED=1 OMP_NUM_THREADS=1 $(WRITERS)/bin/python -m pytest -n auto $(FORMAT_TESTS)
 
 # The generator comes with the first build of the site, so that the environment itself stays quick to make.
 $(DOCS): $(BUILT)

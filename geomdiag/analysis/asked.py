@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from geomdiag.errors import TaskError
 
 if TYPE_CHECKING:
-    from geomdiag.checkpoints.paths import AnyPath
+    from geomdiag.checkpoints.places.paths import AnyPath
     from geomdiag.checkpoints.series import Series
     from geomdiag.models.tokens import Tokens
     from geomdiag.tasks.contract import Task

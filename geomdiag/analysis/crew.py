@@ -16,7 +16,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from geomdiag.checkpoints.copies import share_folder, shared_folder
+from geomdiag.checkpoints.places.copies import share_folder, shared_folder
 
 __all__ = ["Crew", "WorkerDiedError", "one_thread"]
 

@@ -29,9 +29,9 @@ from geomdiag.errors import (
 
 if TYPE_CHECKING:
     from geomdiag.analyzers.contract import Analyzer
+    from geomdiag.checkpoints.beside.splits import Split
     from geomdiag.checkpoints.runs import Runs
     from geomdiag.checkpoints.series import Checkpoint, Series
-    from geomdiag.checkpoints.splits import Split
     from geomdiag.models.selection import Selection
     from geomdiag.tasks.contract import Task
 

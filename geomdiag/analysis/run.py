@@ -31,9 +31,9 @@ from geomdiag.errors import StoreError, TaskError
 
 if TYPE_CHECKING:
     from geomdiag.analyzers.contract import Analyzer
+    from geomdiag.checkpoints.beside.splits import Split
     from geomdiag.checkpoints.runs import Runs
     from geomdiag.checkpoints.series import Series
-    from geomdiag.checkpoints.splits import Split
     from geomdiag.store import Format, Journal
     from geomdiag.tasks.contract import Task
 

@@ -3,10 +3,10 @@
 `open_runs` is the door; `FORMATS` names the formats; one file each in ``formats/``.
 """
 
-from geomdiag.checkpoints.paths import RemotePath
+from geomdiag.checkpoints.beside.splits import Split, parse_split
+from geomdiag.checkpoints.places.paths import RemotePath
 from geomdiag.checkpoints.runs import FORMATS, Runs, open_runs
 from geomdiag.checkpoints.series import Checkpoint, History, Series, TensorMap, TensorSpec
-from geomdiag.checkpoints.splits import Split, parse_split
 
 __all__ = [
     "FORMATS",

@@ -10,8 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from geomdiag.checkpoints.copies import local_copy
-from geomdiag.checkpoints.curves import NAMES, Table, merge, place, standard_values
+from geomdiag.checkpoints.beside.curves import NAMES, Table, merge, place, standard_values
+from geomdiag.checkpoints.beside.sidecars import Sidecars, collect
+from geomdiag.checkpoints.beside.splits import Split
+from geomdiag.checkpoints.beside.trackers import (
+    is_mlflow_run,
+    lightning_logs,
+    mlflow_records,
+    version_of,
+    wandb_files,
+    wandb_logs,
+)
+from geomdiag.checkpoints.beside.wandb_log import read_log
 from geomdiag.checkpoints.discover import Candidate, Group, is_container, stem_of
 from geomdiag.checkpoints.formats.contract import Contents, Format, NotACheckpointError
 from geomdiag.checkpoints.ordering import (
@@ -21,19 +31,9 @@ from geomdiag.checkpoints.ordering import (
     same_content,
     unit_of,
 )
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.copies import local_copy
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import Checkpoint, Series, TensorMap, as_tensors
-from geomdiag.checkpoints.sidecars import Sidecars, collect
-from geomdiag.checkpoints.splits import Split
-from geomdiag.checkpoints.trackers import (
-    is_mlflow_run,
-    lightning_logs,
-    mlflow_records,
-    version_of,
-    wandb_files,
-    wandb_logs,
-)
-from geomdiag.checkpoints.wandb_log import read_log
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
 __all__ = ["Opened", "assemble", "open_group"]

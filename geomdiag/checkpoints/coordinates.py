@@ -10,9 +10,9 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from geomdiag.checkpoints.curves import STEP_UNITS
+from geomdiag.checkpoints.beside.curves import STEP_UNITS
 from geomdiag.checkpoints.discover import is_container
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.steps import without_steps
 
 __all__ = ["Coordinate", "contradictions", "coordinates_of", "names_above"]

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from geomdiag.checkpoints.archived import ENDINGS
+from geomdiag.checkpoints.beside.trackers import gathers, version_of
 from geomdiag.checkpoints.formats.contract import HEAD, Format, refusal
 from geomdiag.checkpoints.formats.orbax import folder_of
 from geomdiag.checkpoints.formats.sharding import INDEX_ENDING, shards_of
-from geomdiag.checkpoints.paths import AnyPath, RemotePath
+from geomdiag.checkpoints.places.archived import ENDINGS
+from geomdiag.checkpoints.places.paths import AnyPath, RemotePath
 from geomdiag.checkpoints.steps import Stem, read_stem, sidecar_key
-from geomdiag.checkpoints.trackers import gathers, version_of
 from geomdiag.errors import CheckpointError
 
 __all__ = [

@@ -10,11 +10,11 @@ from itertools import pairwise
 from typing import Any
 
 from geomdiag.checkpoints.assemble import Opened
-from geomdiag.checkpoints.curves import STEP_UNITS
+from geomdiag.checkpoints.beside.curves import STEP_UNITS
+from geomdiag.checkpoints.beside.sidecars import collect
 from geomdiag.checkpoints.discover import Group, stem_of
 from geomdiag.checkpoints.ordering import refuse_mixture
-from geomdiag.checkpoints.paths import AnyPath
-from geomdiag.checkpoints.sidecars import collect
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.steps import GENERIC, Stem
 from geomdiag.errors import CheckpointError
 

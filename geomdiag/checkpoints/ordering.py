@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from geomdiag.checkpoints.beside.sidecars import Sidecars
 from geomdiag.checkpoints.discover import VERSION, Candidate, stem_of
 from geomdiag.checkpoints.formats.contract import Contents, Entry
 from geomdiag.checkpoints.series import TensorMap
-from geomdiag.checkpoints.sidecars import Sidecars
 from geomdiag.errors import CheckpointError
 
 __all__ = ["Item", "in_order", "refuse_mixture", "same_content", "signature", "unit_of"]

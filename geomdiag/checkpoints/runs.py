@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from geomdiag.checkpoints.archived import ENDINGS, archive_stem, holds_files, open_archive
 from geomdiag.checkpoints.assemble import Opened, assemble, open_group
+from geomdiag.checkpoints.beside.options import Options, read_options
+from geomdiag.checkpoints.beside.splits import Split, parse_split, read_split_file
 from geomdiag.checkpoints.coordinates import contradictions, coordinates_of, names_above
 from geomdiag.checkpoints.discover import Group, find_groups, is_container, is_described, stem_of
 from geomdiag.checkpoints.formats.contract import NotACheckpointError, read_head
 from geomdiag.checkpoints.numbered import join_numbered, siblings_of
-from geomdiag.checkpoints.options import Options, read_options
 from geomdiag.checkpoints.ordering import signature
-from geomdiag.checkpoints.paths import AnyPath, RemotePath
-from geomdiag.checkpoints.remote import as_path, is_address
+from geomdiag.checkpoints.places.archived import ENDINGS, archive_stem, holds_files, open_archive
+from geomdiag.checkpoints.places.paths import AnyPath, RemotePath
+from geomdiag.checkpoints.places.remote import as_path, is_address
 from geomdiag.checkpoints.series import Series
-from geomdiag.checkpoints.splits import Split, parse_split, read_split_file
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 from geomdiag.registry import Registry
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomdiag.checkpoints.copies import whole
-from geomdiag.checkpoints.options import Options
-from geomdiag.checkpoints.paths import AnyPath
-from geomdiag.checkpoints.splits import Split
+from geomdiag.checkpoints.beside.options import Options
+from geomdiag.checkpoints.beside.splits import Split
+from geomdiag.checkpoints.places.copies import whole
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.errors import CheckpointError
 
 __all__ = ["Checkpoint", "History", "Series", "TensorMap", "TensorSpec", "as_tensors"]

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from geomdiag.checkpoints.curves import NAMES
+from geomdiag.checkpoints.beside.curves import NAMES
 from geomdiag.checkpoints.series import History
 
 __all__ = ["Losses"]

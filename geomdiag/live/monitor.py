@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from geomdiag.analysis.assembly import assemble
 from geomdiag.analysis.growing import GrowingRun
+from geomdiag.checkpoints.beside.splits import Split, parse_split, split_from_value
 from geomdiag.checkpoints.series import Series
-from geomdiag.checkpoints.splits import Split, parse_split, split_from_value
 from geomdiag.errors import ArchitectureError, GeomdiagError, StoreError
 from geomdiag.live.cost import Clock, Cost
 from geomdiag.live.losses import Losses

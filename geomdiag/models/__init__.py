@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomdiag.checkpoints.beside.splits import Split
 from geomdiag.checkpoints.series import Checkpoint, TensorSpec
-from geomdiag.checkpoints.splits import Split
 from geomdiag.errors import ArchitectureError, TaskError
 from geomdiag.models.factory import CallableNetwork, load_factory
 from geomdiag.models.layout import Sizes, fitting_specifications, fitting_tokens, plan
@@ -43,15 +43,15 @@ ARCHITECTURES = Registry(
     "architecture",
     "geomdiag.architectures",
     {
-        "decoder_transformer": _HERE + "decoder_transformer:ARCHITECTURE",
+        "decoder_transformer": _HERE + "decoder.architecture:ARCHITECTURE",
         # before those that would guess at what a Keras model's own description says
-        "keras_graph": _HERE + "keras_graph:ARCHITECTURE",
+        "keras_graph": _HERE + "keras.graph:ARCHITECTURE",
         "embedding_mlp": _HERE + "embedding_mlp:ARCHITECTURE",
         "huggingface": _HERE + "huggingface:ARCHITECTURE",
         "onehot_mlp": _HERE + "onehot_mlp:ARCHITECTURE",
         "openai_grok": _HERE + "openai_grok:ARCHITECTURE",
         "recurrent": _HERE + "recurrent:ARCHITECTURE",
-        "stacked_transformer": _HERE + "stacked_transformer:ARCHITECTURE",
+        "stacked_transformer": _HERE + "stacks.architecture:ARCHITECTURE",
     },
 )
 

@@ -14,7 +14,7 @@ from geomdiag.errors import OptionsError
 from geomdiag.models.vocabulary import Tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
-    from geomdiag.checkpoints.paths import AnyPath
+    from geomdiag.checkpoints.places.paths import AnyPath
 
 __all__ = ["NAMED_SETS", "Tokens", "choose_tokens"]
 

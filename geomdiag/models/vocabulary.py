@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from geomdiag.errors import OptionsError
 
 if TYPE_CHECKING:
-    from geomdiag.checkpoints.paths import AnyPath
+    from geomdiag.checkpoints.places.paths import AnyPath
 
 __all__ = ["TOKENIZER_FILES", "Tokenizer", "read_tokenizer"]
 

@@ -21,8 +21,9 @@ import pytest
 from checkpoint_makers import KINDS, STATE, npz, pytorch, safetensors
 from fuzzing import bounded, damaged, read_all
 
-from geomdiag.checkpoints import archived, open_runs
+from geomdiag.checkpoints import open_runs
 from geomdiag.checkpoints.formats import archives
+from geomdiag.checkpoints.places import archived
 from geomdiag.checkpoints.runs import name_of
 from geomdiag.errors import CheckpointError
 

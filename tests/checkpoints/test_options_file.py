@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from geomdiag.checkpoints import open_runs
-from geomdiag.checkpoints.options import OPTIONS_FILE, Options, flat_map, read_options
+from geomdiag.checkpoints.beside.options import OPTIONS_FILE, Options, flat_map, read_options
 from geomdiag.errors import OptionsError
 
 

@@ -21,10 +21,11 @@ import pytest
 from checkpoint_makers import KINDS, STATE, safetensors
 from helpers.range_server import serving
 
-from geomdiag.checkpoints import FORMATS, Checkpoint, TensorSpec, copies, open_runs
+from geomdiag.checkpoints import FORMATS, Checkpoint, TensorSpec, open_runs
 from geomdiag.checkpoints.formats.contract import Contents, Entry
-from geomdiag.checkpoints.paths import RemotePath
-from geomdiag.checkpoints.remote import FileSystem
+from geomdiag.checkpoints.places import copies
+from geomdiag.checkpoints.places.paths import RemotePath
+from geomdiag.checkpoints.places.remote import FileSystem
 from geomdiag.errors import CheckpointError
 
 try:

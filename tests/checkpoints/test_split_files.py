@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geomdiag.checkpoints import Split, parse_split
-from geomdiag.checkpoints.splits import split_from_value
+from geomdiag.checkpoints.beside.splits import split_from_value
 from geomdiag.errors import SplitError
 
 

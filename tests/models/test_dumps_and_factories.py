@@ -11,7 +11,7 @@ import torch
 from helpers.stored import stored
 
 from geomdiag import models
-from geomdiag.checkpoints.splits import Split
+from geomdiag.checkpoints.beside.splits import Split
 from geomdiag.errors import ArchitectureError, MissingPartError, TaskError
 from geomdiag.tasks import task
 

@@ -16,13 +16,9 @@ from reference_networks import Case, lens_state, run_lens
 
 from geomdiag import models
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures import (
-    decoder_transformer,
-    layered,
-    mixture,
-    pair_table,
-    sequence,
-)
+from geomdiag.models.architectures import layered, mixture, sequence
+from geomdiag.models.architectures.decoder import architecture as decoder_transformer
+from geomdiag.models.architectures.decoder import pair_table
 from geomdiag.tasks import task
 
 CASES = [

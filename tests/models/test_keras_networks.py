@@ -20,7 +20,7 @@ from geomdiag.checkpoints import open_runs
 from geomdiag.checkpoints.formats.keras_description import MOST_BYTES, described
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures.keras_layers import KNOWN
+from geomdiag.models.architectures.keras.layers import KNOWN
 from geomdiag.tasks import task
 
 os.environ.setdefault("KERAS_BACKEND", "torch")

@@ -17,7 +17,7 @@ import geomdiag as gd
 from geomdiag import models
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError, MissingPartError
-from geomdiag.models.architectures import decoder_transformer
+from geomdiag.models.architectures.decoder import architecture as decoder_transformer
 from geomdiag.tasks import task
 
 ADD = task("modadd:p=7")

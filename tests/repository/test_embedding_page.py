@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from geomdiag.checkpoints.options import OPTIONS_FILE, read_options
+from geomdiag.checkpoints.beside.options import OPTIONS_FILE, read_options
 from geomdiag.models.tokens import NAMED_SETS
 from geomdiag_cli.app import app
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from geomdiag.checkpoints.beside.splits import Split
 from geomdiag.checkpoints.formats.program import Program
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
-from geomdiag.checkpoints.splits import Split
 from geomdiag.errors import CheckpointError
 
 __all__ = [
@@ -154,9 +154,10 @@ class Format(Protocol):
     `geomdiag.checkpoints.formats.contract.missing_extra`'s error when it opens a file.
 
     Files at addresses and in archives: a format that says ``remote = True`` is given them as
-    `geomdiag.checkpoints.paths.RemotePath`, to be read through ``path.open("rb")`` or, where a
-    library wants a file of this machine, `geomdiag.checkpoints.copies.local_copy`. To any other
-    format such a copy is given as a `pathlib.Path`.
+    `geomdiag.checkpoints.places.paths.RemotePath`, to be read through ``path.open("rb")`` or,
+    where a library wants a file of this machine,
+    `geomdiag.checkpoints.places.copies.local_copy`. To any other format such a copy is given as
+    a `pathlib.Path`.
     """
 
     name: str

@@ -26,7 +26,7 @@ from geomdiag.checkpoints.formats.layout import (
 )
 from geomdiag.checkpoints.formats.pickles import read_restricted
 from geomdiag.checkpoints.formats.raw import RAW
-from geomdiag.checkpoints.paths import AnyPath, Window
+from geomdiag.checkpoints.places.paths import AnyPath, Window
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from geomdiag.checkpoints.curves import STEP_UNITS, standard_name
+from geomdiag.checkpoints.beside.curves import STEP_UNITS, standard_name
 
 __all__ = ["ARRAYS", "MARK", "is_scalar_name", "kind_of", "plain_value"]
 

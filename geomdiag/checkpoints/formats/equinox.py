@@ -13,7 +13,7 @@ from typing import Any
 from geomdiag.checkpoints.formats.contract import Contents, Entry, NotACheckpointError
 from geomdiag.checkpoints.formats.numpy import DAMAGE, MAGIC, place_of_array, read_header
 from geomdiag.checkpoints.formats.raw import Place, RawMap, strict_json
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 

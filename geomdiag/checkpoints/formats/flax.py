@@ -32,7 +32,7 @@ from geomdiag.checkpoints.formats.layout import (
     steps_of,
 )
 from geomdiag.checkpoints.formats.raw import MOST_AXES, RAW, Place, RawMap, check_span
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 

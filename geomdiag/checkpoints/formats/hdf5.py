@@ -29,7 +29,7 @@ from geomdiag.checkpoints.formats.hdf5_heaps import Guarded
 from geomdiag.checkpoints.formats.keras_description import described
 from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.raw import widen
-from geomdiag.checkpoints.paths import AnyPath, Window
+from geomdiag.checkpoints.places.paths import AnyPath, Window
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 

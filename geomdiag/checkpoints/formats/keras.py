@@ -6,7 +6,7 @@ from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import Contents
 from geomdiag.checkpoints.formats.hdf5 import open_hdf5
 from geomdiag.checkpoints.formats.keras_description import MOST_BYTES, described
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.errors import CheckpointError
 
 __all__ = ["FORMAT", "KerasFormat"]

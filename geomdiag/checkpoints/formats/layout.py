@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomdiag.checkpoints.curves import STEP_UNITS, standard_name, step_columns
+from geomdiag.checkpoints.beside.curves import STEP_UNITS, standard_name, step_columns
+from geomdiag.checkpoints.beside.splits import Split, split_inside
 from geomdiag.checkpoints.formats.contract import Curve
 from geomdiag.checkpoints.formats.dumps import is_scalar_name
 from geomdiag.checkpoints.formats.inert import Inert
 from geomdiag.checkpoints.formats.unfolding import Unfolding
-from geomdiag.checkpoints.splits import Split, split_inside
 from geomdiag.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomdiag.checkpoints.copies import local_copy
 from geomdiag.checkpoints.formats.contract import (
     Contents,
     Entry,
@@ -27,7 +26,8 @@ from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.program import Program
 from geomdiag.checkpoints.formats.protobuf import Scanner
 from geomdiag.checkpoints.formats.raw import Place, RawMap, check_span
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.copies import local_copy
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 

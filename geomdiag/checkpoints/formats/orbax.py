@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomdiag.checkpoints.copies import local_copy
 from geomdiag.checkpoints.formats.contract import (
     Contents,
     Entry,
@@ -26,7 +25,8 @@ from geomdiag.checkpoints.formats.contract import (
 from geomdiag.checkpoints.formats.dumps import is_scalar_name
 from geomdiag.checkpoints.formats.layout import Layout, choose_network, read_beside, steps_of
 from geomdiag.checkpoints.formats.raw import DAMAGED, RAW, strict_json
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.copies import local_copy
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError

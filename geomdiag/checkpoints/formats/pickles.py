@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
 __all__ = ["globals_of", "read_plain", "read_restricted"]

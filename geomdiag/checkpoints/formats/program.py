@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.errors import UnsafeCheckpointError
 
 __all__ = ["Program", "refuse_to_run"]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from geomdiag.checkpoints.copies import local_copy
 from geomdiag.checkpoints.formats.archives import Archive
 from geomdiag.checkpoints.formats.contract import (
     Contents,
@@ -26,7 +25,8 @@ from geomdiag.checkpoints.formats.pickles import globals_of, read_plain
 from geomdiag.checkpoints.formats.sharding import read_index
 from geomdiag.checkpoints.formats.torchscript import FORMAT as torchscript
 from geomdiag.checkpoints.formats.torchscript import is_torchscript
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.copies import local_copy
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 

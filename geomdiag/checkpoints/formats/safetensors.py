@@ -23,7 +23,7 @@ from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of, plain_va
 from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.raw import DAMAGED, Place, RawMap, strict_json
 from geomdiag.checkpoints.formats.sharding import read_index
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 

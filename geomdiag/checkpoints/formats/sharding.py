@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geomdiag.checkpoints.formats.raw import strict_json
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.errors import CheckpointError
 
 __all__ = ["INDEX_ENDING", "read_index", "shards_of"]

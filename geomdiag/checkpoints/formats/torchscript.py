@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomdiag.checkpoints.copies import local_copy
 from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import Contents, Entry, NotACheckpointError
 from geomdiag.checkpoints.formats.dumps import is_scalar_name
@@ -26,7 +25,8 @@ from geomdiag.checkpoints.formats.pickles import read_restricted
 from geomdiag.checkpoints.formats.program import Program, refuse_to_run
 from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap, check_span
 from geomdiag.checkpoints.formats.unfolding import Unfolding
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.copies import local_copy
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
 

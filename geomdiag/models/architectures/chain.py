@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise, permutations
 
 from geomdiag.checkpoints.series import TensorSpec
-from geomdiag.models.architectures.flax_tree import natural, plain_names
-from geomdiag.models.architectures.keras_config import described_model
+from geomdiag.models.architectures.keras.config import described_model
+from geomdiag.models.architectures.stacks.flax_tree import natural, plain_names
 from geomdiag.models.recognition import BUFFERS, NearMiss
 from geomdiag.models.settings import Settings
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures.decoder_transformer import ARCHITECTURE as DECODER
+from geomdiag.models.architectures.decoder.architecture import ARCHITECTURE as DECODER
+from geomdiag.models.architectures.decoder.language_model_names import NAMINGS, huggingface_config
 from geomdiag.models.architectures.embedding_only import EmbeddingNetwork, token_matrices
-from geomdiag.models.architectures.language_model_names import NAMINGS, huggingface_config
 from geomdiag.models.embedding_names import named
 from geomdiag.models.layout import Sizes, TokenLayout, plan
 from geomdiag.models.recognition import Architecture, Match, NearMiss

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.models.architectures.chain import TORCH, Dialect, find_chain
-from geomdiag.models.architectures.flax_stack import flax_activation
 from geomdiag.models.architectures.layered import Layer, LayeredPlan, layered_match
+from geomdiag.models.architectures.stacks.flax_stack import flax_activation
 from geomdiag.models.layout import Sizes, TokenLayout
 from geomdiag.models.recognition import (
     Architecture,

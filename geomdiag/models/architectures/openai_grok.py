@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
+from geomdiag.models.architectures.decoder.weights import Block, Norm
 from geomdiag.models.architectures.layered import Layer
-from geomdiag.models.architectures.residual_stack import ResidualStack
 from geomdiag.models.architectures.sequence import SequenceNetwork
-from geomdiag.models.architectures.transformer_weights import Block, Norm
+from geomdiag.models.architectures.stacks.residual import ResidualStack
 from geomdiag.models.layout import Sizes, Slot, plan
 from geomdiag.models.recognition import (
     Architecture,

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geomdiag.checkpoints.copies import local_copy
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.copies import local_copy
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.errors import SplitError
 
 __all__ = ["GENERATORS", "Split", "parse_split", "split_from_value", "split_inside"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from geomdiag.models.architectures.transformer_names import Naming, needed, optional
+from geomdiag.models.architectures.decoder.names import Naming, needed, optional
 from geomdiag.models.recognition import Convention, Role
 from geomdiag.models.settings import Settings
 

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from geomdiag.checkpoints.paths import AnyPath, RemotePath
+from geomdiag.checkpoints.places.paths import AnyPath, RemotePath
 from geomdiag.errors import CheckpointError
 
 __all__ = [

@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from geomdiag.models.architectures.decoder.weights import Block, Norm
 from geomdiag.models.architectures.layered import Layer
-from geomdiag.models.architectures.transformer_weights import Block, Norm
 from geomdiag.models.layout import TokenLayout
 from geomdiag.models.tensors import activation
 

@@ -2,7 +2,7 @@
 
 A `RemotePath` does what the readers need of a `pathlib.Path`: names, folders' contents, sizes,
 open files. A `Source` behind it knows where the bytes are: a file system reached by an address
-(`geomdiag.checkpoints.remote`) or an archive (`geomdiag.checkpoints.archived`).
+(`geomdiag.checkpoints.places.remote`) or an archive (`geomdiag.checkpoints.places.archived`).
 """
 
 # ruff: noqa: D102 - AnyPath's members are pathlib's
@@ -88,7 +88,7 @@ class Source(ABC):
     known : dict of str to Mapping
         Facts about files (type, size, times), gathered once.
     copied : dict of str to Path
-        Whole copies on this machine, see `geomdiag.checkpoints.copies`.
+        Whole copies on this machine, see `geomdiag.checkpoints.places.copies`.
     """
 
     name: str = ""
@@ -277,7 +277,7 @@ class RemotePath:
         """Return the size of a file; raises OSError."""
         size = self.source.size(self._inside)
         if size is None:  # a server that does not say: only the whole file tells
-            from geomdiag.checkpoints.copies import local_copy
+            from geomdiag.checkpoints.places.copies import local_copy
 
             return Stat(local_copy(self).stat().st_size)
         return Stat(size)

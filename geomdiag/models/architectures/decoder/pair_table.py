@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from geomdiag.models.architectures.decoder.steps import attention, keys, project, queries
+from geomdiag.models.architectures.decoder.weights import TransformerWeights
 from geomdiag.models.architectures.mixture import Mixture
-from geomdiag.models.architectures.transformer_steps import attention, keys, project, queries
-from geomdiag.models.architectures.transformer_weights import TransformerWeights
 from geomdiag.models.layout import TokenLayout
 from geomdiag.models.tensors import activation_, empty_like, multiply
 

@@ -19,10 +19,10 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, NamedTuple
 
-from geomdiag.checkpoints.copies import local_copy, room_for, temporary_file, whole
 from geomdiag.checkpoints.formats.archives import FREE, RATIO, Archive
 from geomdiag.checkpoints.formats.dumps import ARRAYS
-from geomdiag.checkpoints.paths import AnyPath, RemotePath, Source, Window
+from geomdiag.checkpoints.places.copies import local_copy, room_for, temporary_file, whole
+from geomdiag.checkpoints.places.paths import AnyPath, RemotePath, Source, Window
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError
 

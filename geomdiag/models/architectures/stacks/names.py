@@ -15,9 +15,9 @@ from torch import Tensor
 
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
+from geomdiag.models.architectures.decoder.weights import Block, Norm
 from geomdiag.models.architectures.layered import Layer
-from geomdiag.models.architectures.residual_stack import Placement, ResidualStack
-from geomdiag.models.architectures.transformer_weights import Block, Norm
+from geomdiag.models.architectures.stacks.residual import Placement, ResidualStack
 from geomdiag.models.recognition import Convention, Fit, NearMiss, Role, fit_convention
 from geomdiag.models.settings import Settings
 from geomdiag.models.tensors import restrict

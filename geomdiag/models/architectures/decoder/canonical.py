@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures.transformer_names import Naming
-from geomdiag.models.architectures.transformer_options import Options
-from geomdiag.models.architectures.transformer_weights import Block, Norm, TransformerWeights
+from geomdiag.models.architectures.decoder.names import Naming
+from geomdiag.models.architectures.decoder.options import Options
+from geomdiag.models.architectures.decoder.weights import Block, Norm, TransformerWeights
 from geomdiag.models.recognition import Fit
 
 __all__ = ["canonical"]

@@ -14,10 +14,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from geomdiag.checkpoints.curves import STEP_UNITS, standard_values, step_columns
+from geomdiag.checkpoints.beside.curves import STEP_UNITS, standard_values, step_columns
 from geomdiag.checkpoints.formats.contract import Curve
 from geomdiag.checkpoints.formats.protobuf import Scanner
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.errors import CheckpointError
 
 __all__ = ["read_log"]

@@ -8,13 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from geomdiag.checkpoints.curves import STEP_UNITS, standard_name, standard_values, step_columns
+from geomdiag.checkpoints.beside.curves import (
+    STEP_UNITS,
+    standard_name,
+    standard_values,
+    step_columns,
+)
+from geomdiag.checkpoints.beside.splits import Split, read_split_file, split_inside
+from geomdiag.checkpoints.beside.trackers import SUMMARY, flat_summary, unwrapped
 from geomdiag.checkpoints.formats.contract import Curve
 from geomdiag.checkpoints.formats.unfolding import Unfolding
-from geomdiag.checkpoints.paths import AnyPath
-from geomdiag.checkpoints.splits import Split, read_split_file, split_inside
+from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.steps import sidecar_key
-from geomdiag.checkpoints.trackers import SUMMARY, flat_summary, unwrapped
 from geomdiag.errors import SplitError
 
 __all__ = ["SPLIT_STEMS", "Sidecars", "collect"]

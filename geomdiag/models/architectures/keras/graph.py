@@ -18,7 +18,7 @@ from torch import Tensor
 
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures.keras_config import (
+from geomdiag.models.architectures.keras.config import (
     Call,
     Graph,
     Layer,
@@ -27,14 +27,14 @@ from geomdiag.models.architectures.keras_config import (
     described_model,
     read_graph,
 )
-from geomdiag.models.architectures.keras_layers import (
+from geomdiag.models.architectures.keras.layers import (
     HEEDING_MASKS,
     IDENTITIES,
     NONLINEAR,
     finish_dense,
     run,
 )
-from geomdiag.models.architectures.keras_tokens import (
+from geomdiag.models.architectures.keras.tokens import (
     OneHots,
     TableRows,
     Tokens,

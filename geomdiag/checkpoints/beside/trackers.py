@@ -15,9 +15,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from geomdiag.checkpoints.curves import standard_name
+from geomdiag.checkpoints.beside.curves import standard_name
 from geomdiag.checkpoints.formats.contract import Curve
-from geomdiag.checkpoints.paths import AnyPath
+from geomdiag.checkpoints.places.paths import AnyPath
 
 __all__ = [
     "SUMMARY",

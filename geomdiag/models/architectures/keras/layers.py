@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from geomdiag.models.architectures.keras_config import Layer, UnfitGraphError
+from geomdiag.models.architectures.keras.config import Layer, UnfitGraphError
 
 __all__ = [
     "ACTIVATIONS",

@@ -17,21 +17,21 @@ from torch import Tensor
 
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures.embedding_only import EmbeddingNetwork, token_matrices
-from geomdiag.models.architectures.language_model_names import NAMINGS as LANGUAGE_MODELS
-from geomdiag.models.architectures.language_model_names import model_type
-from geomdiag.models.architectures.pair_table import pair_logits
-from geomdiag.models.architectures.transformer_canonical import canonical
-from geomdiag.models.architectures.transformer_names import NAMINGS, Naming
-from geomdiag.models.architectures.transformer_options import read_options
-from geomdiag.models.architectures.transformer_steps import (
+from geomdiag.models.architectures.decoder.canonical import canonical
+from geomdiag.models.architectures.decoder.language_model_names import NAMINGS as LANGUAGE_MODELS
+from geomdiag.models.architectures.decoder.language_model_names import model_type
+from geomdiag.models.architectures.decoder.names import NAMINGS, Naming
+from geomdiag.models.architectures.decoder.options import read_options
+from geomdiag.models.architectures.decoder.pair_table import pair_logits
+from geomdiag.models.architectures.decoder.steps import (
     attention,
     keys,
     mlp,
     project,
     queries,
 )
-from geomdiag.models.architectures.transformer_weights import Block, TransformerWeights
+from geomdiag.models.architectures.decoder.weights import Block, TransformerWeights
+from geomdiag.models.architectures.embedding_only import EmbeddingNetwork, token_matrices
 from geomdiag.models.layout import Sizes, Slot, TokenLayout, plan
 from geomdiag.models.recognition import (
     Architecture,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geomdiag.models.architectures.transformer_weights import Block, Norm, TransformerWeights
+from geomdiag.models.architectures.decoder.weights import Block, Norm, TransformerWeights
 from geomdiag.models.tensors import activation
 
 __all__ = ["attention", "keys", "mlp", "project", "queries"]

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from geomdiag.checkpoints.series import TensorSpec
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures.flax_tree import FlaxTree, plain_names, read_tree
+from geomdiag.models.architectures.decoder.weights import Block, Norm
 from geomdiag.models.architectures.layered import Layer
-from geomdiag.models.architectures.residual_stack import Placement, Pool, ResidualStack
-from geomdiag.models.architectures.transformer_weights import Block, Norm
+from geomdiag.models.architectures.stacks.flax_tree import FlaxTree, plain_names, read_tree
+from geomdiag.models.architectures.stacks.residual import Placement, Pool, ResidualStack
 from geomdiag.models.recognition import NearMiss
 from geomdiag.models.settings import POOL_SETTINGS, Settings
 from geomdiag.models.tensors import restrict

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geomdiag.checkpoints.series import TensorSpec
-from geomdiag.models.architectures.flax_stack import fit_flax
-from geomdiag.models.architectures.residual_stack import ResidualStack
 from geomdiag.models.architectures.sequence import SequenceNetwork
-from geomdiag.models.architectures.stack_names import (
+from geomdiag.models.architectures.stacks.flax_stack import fit_flax
+from geomdiag.models.architectures.stacks.names import (
     find_heads,
     find_placement,
     fit_stack,
     stack_of,
 )
+from geomdiag.models.architectures.stacks.residual import ResidualStack
 from geomdiag.models.layout import Sizes, plan
 from geomdiag.models.recognition import Architecture, Match, NearMiss, nearest
 from geomdiag.models.settings import Settings

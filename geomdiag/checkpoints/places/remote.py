@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from geomdiag.checkpoints.paths import AnyPath, RemotePath, Source
+from geomdiag.checkpoints.places.paths import AnyPath, RemotePath, Source
 from geomdiag.errors import CheckpointError
 
 __all__ = ["as_path", "is_address"]
@@ -70,7 +70,7 @@ def as_path(value: str | os.PathLike[str] | RemotePath) -> AnyPath:
     scheme, _, rest = value.partition("::")
     kind, _, inside = scheme.partition("://")
     if rest and kind in ("zip", "tar"):
-        from geomdiag.checkpoints.archived import open_archive
+        from geomdiag.checkpoints.places.archived import open_archive
 
         return _inside(open_archive(as_path(rest), top=True), inside)
     return _remote(value)
@@ -338,7 +338,7 @@ class FileSystem(Source):
 
     def open_copy(self, inside: str) -> io.RawIOBase:
         """Return a whole copy of the file, opened."""
-        from geomdiag.checkpoints.copies import local_copy
+        from geomdiag.checkpoints.places.copies import local_copy
 
         return local_copy(RemotePath(self, inside)).open("rb", buffering=0)
 

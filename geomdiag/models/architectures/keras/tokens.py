@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomdiag.models.architectures.keras_config import Call, Layer, UnfitGraphError
+from geomdiag.models.architectures.keras.config import Call, Layer, UnfitGraphError
 
 __all__ = ["OneHots", "TableRows", "Tokens", "apply", "inputs_of"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from geomdiag.errors import ArchitectureError
-from geomdiag.models.architectures.language_model_names import model_type
-from geomdiag.models.architectures.transformer_names import Naming
-from geomdiag.models.architectures.transformer_weights import Rotary
+from geomdiag.models.architectures.decoder.language_model_names import model_type
+from geomdiag.models.architectures.decoder.names import Naming
+from geomdiag.models.architectures.decoder.weights import Rotary
 from geomdiag.models.recognition import Fit
 from geomdiag.models.settings import POOL_SETTINGS, Settings
 

@@ -1,0 +1,1 @@
+"""What lies beside checkpoints: settings, curves, splits, the logs of trackers."""

@@ -1,0 +1,1 @@
+"""Where checkpoints may lie: on this machine, at an address, in an archive."""

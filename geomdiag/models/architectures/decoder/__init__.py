@@ -1,0 +1,1 @@
+"""Decoder-only transformers: one network with options, and the names it goes by."""

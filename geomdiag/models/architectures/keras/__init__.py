@@ -1,0 +1,1 @@
+"""Keras models, run by the graph in their own description."""
