@@ -195,7 +195,8 @@ def check(
         if one is not None and one.task and setting.task and one.task != setting.task:
             raise BaselineError(
                 f"the result of {name!r} is of the task {one.task}, the baseline of "
-                f"{setting.task}. Give the baseline that belongs to it, or make a new one."
+                f"{setting.task}; only what is of one task can be compared. Give the one that "
+                "belongs to it, or make a new baseline."
             )
         if one is None:
             why = "the result has no runs of this setting"
