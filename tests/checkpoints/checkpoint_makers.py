@@ -342,9 +342,7 @@ _NONE: frozenset[str] = frozenset()
 KINDS: dict[str, Kind] = {
     "pytorch": Kind("pytorch", ".pt", pytorch),
     # torch.load itself fails on these in its older files
-    "pytorch-legacy": Kind(
-        "pytorch", ".pth", legacy, ml_types.FLOAT8 | ml_types.UNSIGNED, lazy=False, rows=False
-    ),
+    "pytorch-legacy": Kind("pytorch", ".pth", legacy, ml_types.FLOAT8 | ml_types.UNSIGNED),
     "pytorch-sharded": Kind(
         "pytorch", "", pytorch_sharded, _NONE, _NONE, data=("*.json", "*.bin")
     ),

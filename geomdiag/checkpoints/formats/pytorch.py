@@ -1,10 +1,11 @@
-"""PyTorch files: zip archives of ``torch.save`` (mapped into memory) and the older pickles."""
+"""PyTorch files: zip archives of ``torch.save`` and the older pickles, mapped into memory."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from geomdiag.checkpoints.formats.contract import (
 )
 from geomdiag.checkpoints.formats.inert import CalledError, read_inert
 from geomdiag.checkpoints.formats.layout import Layout, interpret
+from geomdiag.checkpoints.formats.legacy import read_mapped
 from geomdiag.checkpoints.formats.pickles import globals_of, read_plain
 from geomdiag.checkpoints.formats.sharding import read_index
 from geomdiag.checkpoints.formats.torchscript import FORMAT as torchscript
@@ -104,6 +106,9 @@ def _read(path: AnyPath, allow_pickle: bool) -> Any:
     if not zipped and _LEGACY not in head[:32]:
         return read_plain(path, allow_pickle)
     file = local_copy(path)
+    if not zipped:
+        with suppress(Exception):  # what it cannot read torch reads whole, or says why not
+            return read_mapped(file)
     try:
         return _torch_load(file, zipped, weights_only=True)
     except Exception as error:  # torch raises whatever its readers meet in a damaged file
