@@ -38,9 +38,10 @@ def read_mapped(path: Path) -> Any:
         Whatever torch raises on a damaged file, on one that asks for more than weights, or on
         one that is of another make; `torch.load` then says what is wrong, or reads it.
     """
-    import torch
-    from torch import _weights_only_unpickler as weights_only
+    from importlib import import_module
 
+    torch: Any = import_module("torch")  # untyped where this goes
+    weights_only: Any = import_module("torch._weights_only_unpickler")
     size = path.stat().st_size
     with path.open("rb") as file:
         if weights_only.load(file) != _MAGIC or weights_only.load(file) != _VERSION:
