@@ -9,6 +9,7 @@ storages' sizes, and with the file's own bytes behind them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,6 @@ def read_mapped(path: Path) -> Any:
         Whatever torch raises on a damaged file, on one that asks for more than weights, or on
         one that is of another make; `torch.load` then says what is wrong, or reads it.
     """
-    from importlib import import_module
-
     torch: Any = import_module("torch")  # untyped where this goes
     weights_only: Any = import_module("torch._weights_only_unpickler")
     size = path.stat().st_size
