@@ -2,6 +2,7 @@
 # make test   build the environment and run the tests
 # make browser   bring what drives a Chromium; with one on the PATH, make test then looks at the report in it
 # make test-formats   the tests of formats with every library that writes one, in an environment of its own
+# make fuzz     damage checkpoints of every format at random, SECONDS each (60); with atheris where it is installed
 # make docs   build the site into docs/_build/html; warnings are errors
 # make lint   style, types and the import-layers contract
 # make .venv  build the environment alone
@@ -18,10 +19,10 @@ WRITERS := .venv-formats
 FORMAT_TESTS := tests/checkpoints tests/models tests/live/test_callbacks.py tests/cli/test_analyze_elsewhere.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-formats browser docs lint format clean
+.PHONY: help demo test test-all test-formats fuzz browser docs lint format clean
 
 help:
-	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^# make /make /p' $(firstword $(MAKEFILE_LIST))
 
 # The stamp is written last, so an interrupted build is taken up again.
 $(VENV): $(BUILT)
@@ -56,6 +57,14 @@ $(WRITERS)/.complete: pyproject.toml constraints.txt
 # Here a test that skips for want of a library that the extra brings is a failure.
 test-formats: $(WRITERS)/.complete
 	GEOMDIAG_WRITERS_REQUIRED=1 OMP_NUM_THREADS=1 $(WRITERS)/bin/python -m pytest -n auto $(FORMAT_TESTS)
+
+SECONDS ?= 60
+GUIDED := safetensors numpy flax onnx torchscript torch-export equinox
+
+fuzz: $(WRITERS)/.complete
+	$(WRITERS)/bin/python fuzz/run.py --seconds $(SECONDS)
+	@$(WRITERS)/bin/python -c 'import atheris' 2>/dev/null || { echo "without atheris: $(WRITERS)/bin/pip install atheris brings coverage-guided fuzzing"; exit 0; }; \
+	for one in $(GUIDED); do $(WRITERS)/bin/python fuzz/atheris_formats.py --format $$one --seconds $(SECONDS) || exit 1; done
 
 # The generator comes with the first build of the site, so that the environment itself stays quick to make.
 $(DOCS): $(BUILT)
