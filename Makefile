@@ -56,6 +56,7 @@ $(WRITERS)/.complete: pyproject.toml constraints.txt
 
 # Here a test that skips for want of a library that the extra brings is a failure.
 test-formats: $(WRITERS)/.complete
+	GEOMDIAG_WRITERS_REQUIRED=1 OMP_NUM_THREADS=1 $(WRITERS)/bin/python -m pytest -n auto -m slow tests/live/test_callbacks.py
 	GEOMDIAG_WRITERS_REQUIRED=1 OMP_NUM_THREADS=1 $(WRITERS)/bin/python -m pytest -n auto $(FORMAT_TESTS)
 
 SECONDS ?= 60
