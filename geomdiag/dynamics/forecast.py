@@ -179,7 +179,8 @@ def forecast_run(
                     "units": "step",
                     "definition": "median and ends of the 50 % and 90 % intervals, which hold as "
                     "many onsets of left-out tasks; given that the run generalises "
-                    f"within {math.exp(EDGES[-1]):.1f} times this step",
+                    f"within {math.exp(EDGES[-1]):.1f} times this step. Of a step at which it has "
+                    "generalised it says nothing",
                 },
             ),
             "onset_never": (
