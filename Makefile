@@ -19,7 +19,7 @@ WRITERS := .venv-formats
 FORMAT_TESTS := tests/checkpoints tests/models tests/live/test_callbacks.py tests/cli/test_analyze_elsewhere.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-formats fuzz browser docs lint format clean
+.PHONY: help demo test test-all test-formats fuzz fuzz-guided browser docs lint format clean
 
 help:
 	@sed -n 's/^# make /make /p' $(firstword $(MAKEFILE_LIST))
@@ -61,11 +61,17 @@ test-formats: $(WRITERS)/.complete
 
 SECONDS ?= 60
 GUIDED := safetensors numpy flax onnx torchscript torch-export equinox
+GUIDANCE ?= --seconds $(SECONDS)
 
 fuzz: $(WRITERS)/.complete
 	$(WRITERS)/bin/python fuzz/run.py --seconds $(SECONDS)
-	@$(WRITERS)/bin/python -c 'import atheris' 2>/dev/null || { echo "without atheris: $(WRITERS)/bin/pip install atheris brings coverage-guided fuzzing"; exit 0; }; \
-	for one in $(GUIDED); do $(WRITERS)/bin/python fuzz/atheris_formats.py --format $$one --seconds $(SECONDS) || exit 1; done
+	@if $(WRITERS)/bin/python -c 'import atheris' 2>/dev/null; then $(MAKE) fuzz-guided; else \
+	  echo "without atheris: $(WRITERS)/bin/pip install atheris brings coverage-guided fuzzing"; fi
+
+fuzz-guided: $(WRITERS)/.complete
+	@for one in $(GUIDED); do echo "$$one"; \
+	  PYTHONHASHSEED=0 $(WRITERS)/bin/python fuzz/atheris_formats.py --format $$one $(GUIDANCE) >/tmp/geomdiag-fuzz.$$$$ 2>&1 \
+	    || { cat /tmp/geomdiag-fuzz.$$$$; exit 1; }; rm -f /tmp/geomdiag-fuzz.$$$$; done
 
 # The generator comes with the first build of the site, so that the environment itself stays quick to make.
 $(DOCS): $(BUILT)

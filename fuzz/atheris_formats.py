@@ -34,6 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--format", choices=KINDS, required=True)
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--runs", type=int, default=-1, help="at most; CI bounds them")
+    parser.add_argument("--seed", type=int, default=0, help="0: another one each time")
     given = parser.parse_args()
     with atheris.instrument_imports(include=["geomdiag.checkpoints"]):
         FORMATS[given.format]  # loaded here, so that it is followed
@@ -51,7 +53,8 @@ def main() -> None:
         path.write_bytes(case)
         fuzzing.read_all(path)
 
-    options = [f"-max_total_time={given.seconds}", "-timeout=10", "-rss_limit_mb=2048"]
+    options = [f"-max_total_time={given.seconds}", "-timeout=30", "-rss_limit_mb=2048"]
+    options += [f"-runs={given.runs}", f"-seed={given.seed}"]
     atheris.Setup([sys.argv[0], *options, "-max_len=20000", str(corpus)], one)
     atheris.Fuzz()
 
