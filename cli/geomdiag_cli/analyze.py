@@ -29,6 +29,10 @@ Paths = Annotated[
     ),
 ]
 Task = Annotated[str | None, typer.Option("--task", "-t", help="Such as modadd or modadd:p=113.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Result. Default: NAME.geomdiag.zarr in this folder."),
+]
 Split = Annotated[
     str | None,
     typer.Option(
@@ -82,10 +86,7 @@ _SUFFIXES = {"zarr": ".zarr", "netcdf": ".nc"}
 def command(
     paths: Paths,
     task: Task = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Result. Default: NAME.geomdiag.zarr in this folder."),
-    ] = None,
+    out: Out = None,
     split: Split = None,
     model: Model = None,
     map: Map = None,

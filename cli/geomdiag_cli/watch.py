@@ -17,6 +17,7 @@ from geomdiag_cli.analyze import (
     Analyzers,
     Map,
     Model,
+    Out,
     Skip,
     Split,
     Task,
@@ -39,10 +40,7 @@ if TYPE_CHECKING:
 def command(
     path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the checkpoints come.")],
     task: Task = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Result. Default: NAME.geomdiag.zarr in this folder."),
-    ] = None,
+    out: Out = None,
     report: Annotated[
         Path | None,
         typer.Option("--report", metavar="FILE.html", help="Page that is kept current."),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, Literal, Protocol, Self, cast
 
-__all__ = ["AnyPath", "RemotePath", "Source", "Window"]
+__all__ = ["AnyPath", "RemotePath", "Source", "Stretch", "Window"]
 
 #: Bytes fetched at a time where a reader goes through a file in small steps.
 _STEP = 32 << 10
@@ -331,20 +331,17 @@ def _again(
     return kind(source, inside)
 
 
-class Window(io.RawIOBase):
-    """A stretch of a file as a file of its own.
+class Stretch(io.RawIOBase):
+    """Bytes of a known number that are read from any place; `readinto` is the subclass's.
 
     Parameters
     ----------
-    file : binary file
-        Closed with the window.
-    start, size : int
-        Where the stretch lies.
+    size : int
+        Number of bytes.
     """
 
-    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file = file
-        self._start, self._size, self._at = start, size, 0
+    def __init__(self, size: int) -> None:
+        self._size, self._at = size, 0
 
     def readable(self) -> bool:
         """Return True."""
@@ -362,6 +359,22 @@ class Window(io.RawIOBase):
     def tell(self) -> int:
         """Return the place."""
         return self._at
+
+
+class Window(Stretch):
+    """A stretch of a file as a file of its own.
+
+    Parameters
+    ----------
+    file : binary file
+        Closed with the window.
+    start, size : int
+        Where the stretch lies.
+    """
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        super().__init__(size)
+        self._file, self._start = file, start
 
     def readinto(self, buffer: Any) -> int:
         """Read as much as there is, up to the buffer's size."""

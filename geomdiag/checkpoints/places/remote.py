@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from geomdiag.checkpoints.places.paths import AnyPath, RemotePath, Source
+from geomdiag.checkpoints.places.paths import AnyPath, RemotePath, Source, Stretch
 from geomdiag.errors import CheckpointError
 
 __all__ = ["as_path", "is_address"]
@@ -370,25 +370,12 @@ def _remade(
     return source
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(Stretch):
     """A file of which each read fetches its own bytes, no more."""
 
     def __init__(self, source: FileSystem, inside: str, file: Any, size: int) -> None:
-        self._source, self._inside, self._file, self._size = source, inside, file, size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
+        super().__init__(size)
+        self._source, self._inside, self._file = source, inside, file
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
