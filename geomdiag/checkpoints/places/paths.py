@@ -131,6 +131,11 @@ class Source(ABC):
     def chunks(self, inside: str) -> Iterator[bytes]:
         """Yield all bytes of a file in order; may raise OSError."""
 
+    def length(self, inside: str) -> int:
+        """Return a file's size, counted where it is not told; may raise OSError."""
+        size = self.size(inside)
+        return sum(map(len, self.chunks(inside))) if size is None else size
+
     def near(self, inside: str) -> bool:  # noqa: ARG002
         """Return whether any stretch of a file can be read as from a file of this machine."""
         return False
@@ -275,12 +280,7 @@ class RemotePath:
 
     def stat(self) -> Stat:
         """Return the size of a file; raises OSError."""
-        size = self.source.size(self._inside)
-        if size is None:  # a server that does not say: only the whole file tells
-            from geomdiag.checkpoints.places.copies import local_copy
-
-            return Stat(local_copy(self).stat().st_size)
-        return Stat(size)
+        return Stat(self.source.length(self._inside))
 
     def open(
         self,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
+from geomdiag.checkpoints.places.copies import local_copy
 from geomdiag.checkpoints.places.paths import AnyPath, RemotePath, Source, Stretch
 from geomdiag.errors import CheckpointError
 
@@ -308,6 +309,11 @@ class FileSystem(Source):
         size = self._facts(inside).get("size")
         return None if size is None else int(size)
 
+    def length(self, inside: str) -> int:
+        """Return a file's size; where the server does not say, of its copy; see `Source`."""
+        size = self.size(inside)
+        return self._copy(inside).stat().st_size if size is None else size
+
     def stamp(self, inside: str) -> str:
         """Return what changes with a file; see `Source.stamp`."""
         facts = self._facts(inside)
@@ -338,9 +344,10 @@ class FileSystem(Source):
 
     def open_copy(self, inside: str) -> io.RawIOBase:
         """Return a whole copy of the file, opened."""
-        from geomdiag.checkpoints.places.copies import local_copy
+        return self._copy(inside).open("rb", buffering=0)
 
-        return local_copy(RemotePath(self, inside)).open("rb", buffering=0)
+    def _copy(self, inside: str) -> Path:
+        return local_copy(RemotePath(self, inside))
 
     def no_ranges(self) -> None:
         """Note that the server gives files as a whole only."""
