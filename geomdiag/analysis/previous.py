@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -103,8 +103,29 @@ def no_longer(previous: xr.DataTree, tree: xr.DataTree) -> str:
                 dropped.append(f"the task {run_task} of {run!r}")
             if (chosen := _tokens_said(node)) and chosen != _tokens_said(runs[run]):
                 dropped.append(f"the tokens {chosen} of {run!r}")
+            if taken := _taken_otherwise(node, runs[run]):
+                dropped.append(f"{taken} of {run!r}")
     return ", ".join([*dropped, *sorted(variables)])
 
 
 def _tokens_said(node: xr.DataTree) -> str:
     return str(json.loads(str(node.attrs.get("tokens", "{}"))).get("said", ""))
+
+
+def _taken_otherwise(node: xr.DataTree, after: xr.DataTree) -> str:
+    """Return which matrices an earlier result took from another tensor, or axis of it."""
+    old, new = _parts(node), _parts(after)
+    if not old and json.loads(str(node.attrs.get("roles", "{}"))):
+        return ", ".join(f"the network's own {part}" for part in new)
+    return ", ".join(
+        f"{part} = {tensor} along axis {axis}"
+        for part, (tensor, axis) in old.items()
+        if new.get(part) != [tensor, axis]
+    )
+
+
+def _parts(node: xr.DataTree) -> dict[str, list[Any]]:
+    """Return tensor and axis of the matrices that were taken by name."""
+    settings = json.loads(str(node.attrs.get("configuration", "{}")))
+    parts: dict[str, list[Any]] = settings.get("selection", {}).get("parts", {})
+    return parts

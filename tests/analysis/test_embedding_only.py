@@ -219,6 +219,43 @@ def test_beside_a_known_network_a_map_replaces_its_matrix(tmp_path: Path) -> Non
     assert mapped.attrs["configuration"] != plain.attrs["configuration"]
 
 
+def test_matrices_taken_otherwise_than_before_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    names = ("left", "right")
+    save_file(
+        {name: rng.standard_normal((12, 12)).astype(np.float32) for name in names},
+        folder / "step_1.safetensors",
+    )
+
+    def run(mapping: str) -> xr.DataTree:
+        into = tmp_path / "out.zarr"
+        options = {"workers": 1, "analyzers": ["dimension"]}
+        return only(analyze_into(into, folder, "group:Z12", mapping=mapping, **options))
+
+    first = run("embedding.rows=left")
+    xr.testing.assert_identical(first.to_dataset(), run("embedding.rows=left").to_dataset())
+    lost = "no longer in it: embedding = left along axis 0 of 'run'"
+    with pytest.warns(UserWarning, match=lost):
+        second = run("embedding.rows=right")
+    assert second["dimension"].values.tolist() != first["dimension"].values.tolist()
+    with pytest.warns(UserWarning, match="embedding = right along axis 0"):
+        run("embedding.columns=right")
+
+
+def test_a_map_over_the_networks_own_matrix_is_told(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", steps=(80,))
+    (path,) = folder.glob("*.safetensors")
+    name = next(name for name, value in load_file(path).items() if value.shape[0] == 7)
+    out, options = tmp_path / "out.zarr", {"workers": 1, "analyzers": ["dimension"]}
+    analyze_into(out, path, "modadd:p=7", **options)
+    with pytest.warns(UserWarning, match="no longer in it: the network's own embedding of"):
+        analyze_into(out, path, "modadd:p=7", mapping={"embedding.rows": name}, **options)
+    with pytest.warns(UserWarning, match=f"no longer in it: embedding = {name} along axis 0"):
+        analyze_into(out, path, "modadd:p=7", **options)
+
+
 # --- geomdiag.toml --------------------------------------------------------------------------------
 
 
