@@ -35,7 +35,9 @@ def summarise(tree: xr.DataTree) -> list[dict[str, Any]]:
         ``steps`` : first and last step, or None
         ``accuracy``, ``loss`` : by part (``train``, ``heldout``, ``all``), at the last step
         ``boundaries`` : ``t_memorised``, ``t_generalised``, ... with its ``step``, None when it
-        was not reached or is not known, its ``interval`` (two steps), the ``first`` step at which
+        was not reached or is not known, its ``interval`` (two steps), the ``interval_prob`` that
+        this is for (None: it is the gap between two checkpoints, or the result is of an
+        earlier version and does not tell), the ``first`` step at which
         the new state is seen, the step at which it is ``lost`` for good, whether it was there
         ``or_earlier`` than the record, the ``p_value`` of the break, the ``evidence`` for all that
         ``stage`` : name of the stage at the last step
@@ -149,7 +151,7 @@ def _boundaries(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     for place, name in enumerate(names):
         told = {
             fact: _number(dataset["stage_fact"].sel(fact=fact).values[place])
-            for fact in ("first", "lost", "or_earlier", "p_value")
+            for fact in ("first", "lost", "or_earlier", "p_value", "interval_prob")
             if _has(dataset, "stage_fact", fact=fact)
         }
         ends = (
@@ -160,6 +162,7 @@ def _boundaries(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
         found[name] = {
             "step": _step(dataset["stage_boundary"].values[place]),
             "interval": [_step(end) for end in ends],
+            "interval_prob": told.get("interval_prob"),
             "first": _step(told.get("first")),
             "lost": _step(told.get("lost")),
             "or_earlier": bool(told.get("or_earlier")),

@@ -41,7 +41,8 @@ def command(
     """Tell where the stages of each run begin, between which steps, and why.
 
     The stages are computed anew from the result; nothing is written. A step in brackets is the
-    first at which the state was seen before it was lost again.
+    first at which the state was seen before it was lost again. Behind "between", a percentage says
+    that it is an interval of that probability; without one it is the gap between two checkpoints.
     """
     from geomdiag.dynamics.segment import segment
     from geomdiag.store import load
@@ -74,6 +75,8 @@ def _print(console: Console, one: Mapping[str, Any]) -> None:
         if first is not None and first != step:
             text += f" ({first})"
         interval = "record's start" if boundary["or_earlier"] else between(boundary)
+        if (share := boundary["interval_prob"]) is not None:
+            interval += f" ({100 * share:.0f} %)"
         table.add_row(
             f"  {_NAMES.get(name, clean(name))}", text, interval, clean(boundary["evidence"])
         )

@@ -159,7 +159,11 @@ def _stages(summary: Summary) -> list[tuple[str, str]]:
     for heading, name in (("symmetry from", "t_symmetry"), ("geometry from", "t_geometry")):
         if _step(summary, name) is not None:
             rows.append((heading, when(bounds[name])))
-    rows.append(("stage at the end", summary["stage"].replace("_", " ")))
+    stage = summary["stage"].replace("_", " ")
+    settled = _step(summary, "t_acquired")
+    if summary["stage"] == "symmetry_acquisition" and settled is not None:
+        stage += f" (settled at {settled}; geometric organisation has not begun)"
+    rows.append(("stage at the end", stage))
     if summary["stage_order_probability"] is not None:
         rows.append(("order of stages", summary["stage_order"]))
     if summary["threshold"] and "t_symmetry" in bounds:
@@ -221,7 +225,7 @@ def when(boundary: Mapping[str, Any]) -> str:
     text = str(step)
     if boundary["or_earlier"]:
         text += " or earlier"
-    elif boundary["p_value"] is not None:  # an estimate, not a crossing between two checkpoints
+    elif boundary["interval_prob"] is not None:  # no gap between two checkpoints
         text += f" ({between(boundary)})"
     if first is not None and first < step:
         text += f" (first at {first}, then below again)"

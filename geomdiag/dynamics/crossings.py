@@ -60,6 +60,8 @@ class Boundary:
         the state is there from the first checkpoint on.
     p_value : float
         Of the break that set it, against none; NaN where no break did.
+    interval_prob : float
+        Probability that the interval is for; NaN where it is the gap between two checkpoints.
     draws : (samples, 2) float array
         Intervals under other noise of the same kind; NaN where that left no boundary. One row
         where the interval is the gap between two checkpoints.
@@ -73,6 +75,7 @@ class Boundary:
     lower: float = math.nan
     upper: float = math.nan
     p_value: float = math.nan
+    interval_prob: float = math.nan
     draws: FloatArray = field(default_factory=lambda: np.full((1, 2), np.nan), compare=False)
 
     @property

@@ -151,6 +151,7 @@ def leaves_plateau(
         lower=float(min(lower[tail], gap[0])),
         upper=float(max(upper[told - 1 - tail], gap[1])),
         p_value=p_value,
+        interval_prob=LEVEL,
         draws=draws,
     )
 

@@ -26,6 +26,7 @@ from geomdiag.dynamics.crossings import (
     settles,
 )
 from geomdiag.dynamics.curves import accuracy, curve_of, ordered, violations
+from geomdiag.dynamics.order import in_order, order_words
 from geomdiag.dynamics.plateau import LEVEL, SAMPLES, leaves_plateau
 
 __all__ = ["BOUNDARIES", "FACTS", "stages"]
@@ -68,6 +69,7 @@ FACTS = {
     "lost": "step from which the state is lost for good; missing if it lasts",
     "or_earlier": "1 if the state was there when the record began",
     "p_value": "chance that noise without a break is split as well, the search included",
+    "interval_prob": "probability that the interval is for; missing where it is a gap",
 }
 
 _FLAGS = {
@@ -102,8 +104,9 @@ def stages(dataset: xr.Dataset, *, samples: int = SAMPLES, seed: int = 0) -> xr.
     -------
     xr.Dataset
         ``stage`` (step): symmetry acquisition from t_symmetry on, geometric organisation from
-        t_acquired on if the dimension falls and has not settled before, memorisation once
-        train accuracy has reached its level, before until then. What is lost for a while (a
+        the later of t_acquired and t_geometry on if the dimension has not settled before,
+        memorisation once train accuracy has reached its level, before until then. So a stage
+        lasts until the next one begins. What is lost for a while (a
         spike of the loss) does not end a stage, what is lost for good does. A run whose train
         accuracy never reaches one half stays before all stages. Unknown where
         nothing was measured, or where what would tell is missing.
@@ -155,7 +158,7 @@ def stages(dataset: xr.Dataset, *, samples: int = SAMPLES, seed: int = 0) -> xr.
         "t_settled": settles(dimension, geometry, least=1.0),
         "t_solved": _solved(dataset, heldout),
     }
-    probability = _in_order([memorised, symmetry, geometry], samples, seed)
+    probability = in_order([memorised, symmetry, geometry], samples, seed)
     return xr.Dataset(
         {
             "stage": (
@@ -168,10 +171,12 @@ def stages(dataset: xr.Dataset, *, samples: int = SAMPLES, seed: int = 0) -> xr.
                     "flag_meanings": " ".join(_FLAGS.values()),
                     "definition": (
                         f"memorisation from where train accuracy is {REACHED} for the first time, "
-                        "symmetry_acquisition from t_symmetry, geometric_organisation from "
-                        "t_acquired if the embedding's effective dimension leaves its plateau and "
-                        "has not settled before; each until it is lost for good; none where train "
-                        f"accuracy never reaches {LEARNT}"
+                        "symmetry_acquisition from t_symmetry, geometric_organisation from the "
+                        "later of t_acquired and t_geometry if the embedding's effective dimension "
+                        "has not settled before t_acquired (from the later of t_generalised and "
+                        "t_geometry where the violation cannot tell); each until the next begins, "
+                        "or it is lost for good; none where train accuracy never reaches "
+                        f"{LEARNT}"
                     ),
                     "reference": "arXiv:2603.01968",
                 },
@@ -179,7 +184,7 @@ def stages(dataset: xr.Dataset, *, samples: int = SAMPLES, seed: int = 0) -> xr.
             **_boundary_variables(found),
             "stage_order": (
                 (),
-                _text(_order(memorised, symmetry, geometry, probability)),
+                _text(order_words(memorised, symmetry, geometry, probability)),
                 {
                     "long_name": "whether the stages came in the order that was claimed",
                     "units": "1",
@@ -219,7 +224,14 @@ def _boundary_variables(found: Mapping[str, Boundary]) -> dict[str, Any]:
     """Return the variables that tell of the boundaries one by one."""
     entries = [found[name] for name in BOUNDARIES]
     facts = [
-        [float(one.known), one.since, one.until, float(one.or_earlier), one.p_value]
+        [
+            float(one.known),
+            one.since,
+            one.until,
+            float(one.or_earlier),
+            one.p_value,
+            one.interval_prob,
+        ]
         for one in entries
     ]
     table = np.array(facts)
@@ -245,10 +257,12 @@ def _boundary_variables(found: Mapping[str, Boundary]) -> dict[str, Any]:
                 "definition": (
                     "t_symmetry and t_geometry: percentiles of a bootstrap of the segmentation "
                     "with autocorrelated noise, widened to the checkpoints beside them; the "
-                    "others: the last step known not to have the new state and the first that has "
-                    "it. A lower end is missing where the record begins too late"
+                    "others, and these where no segmentation set the step: the gap between the "
+                    "last step known not to have the new state and the first that has it, which "
+                    "is for no probability (interval_prob of stage_fact tells which it is). A "
+                    "lower end is missing where the record begins too late"
                 ),
-                "ci_kind": "percentile bootstrap of t_symmetry and t_geometry, else bracket",
+                "ci_kind": "percentile bootstrap of t_symmetry and t_geometry, else a gap",
                 "ci_prob": LEVEL,
             },
         ),
@@ -267,7 +281,7 @@ def _boundary_variables(found: Mapping[str, Boundary]) -> dict[str, Any]:
             table,
             {
                 "long_name": "what stage_evidence says, as numbers",
-                "units": "step, or 1 for known, or_earlier and p_value",
+                "units": "step, or 1 for known, or_earlier, p_value and interval_prob",
                 "definition": "; ".join(f"{name}: {what}" for name, what in FACTS.items()),
             },
         ),
@@ -379,7 +393,8 @@ def _flags(dataset: xr.Dataset, found: Mapping[str, Boundary], train: Curve) -> 
         flags[:] = -1
     acquiring = symmetry.holds(steps)
     flags[acquiring] = 2 if geometry.known else -1  # 2, or already 3
-    organising = acquiring & acquired.holds(steps) & (steps < geometry.until)
+    # Symmetry may settle long before the dimension moves. Until it does nothing organises.
+    organising = acquiring & acquired.holds(steps) & geometry.holds(steps)
     if not symmetry.known and generalised.exists:
         # Who generalises has acquired it: when, nobody saw.
         organising = generalised.holds(steps) & geometry.holds(steps)
@@ -400,42 +415,6 @@ def _measured(dataset: xr.Dataset) -> NDArray[np.bool_]:
             values: NDArray[Any] = np.asarray(dataset[name].transpose("step", ...).values)
             known |= np.isfinite(values.reshape(len(known), -1)).any(axis=1)
     return known
-
-
-def _in_order(boundaries: list[Boundary], samples: int, seed: int) -> float:
-    """Return the share of draws in which some boundaries come in order; NaN where one is absent."""
-    if any(math.isnan(one.since) for one in boundaries):
-        return math.nan
-    rng = np.random.default_rng(seed)
-    many = 10 * samples
-    places = []
-    for one in boundaries:
-        seen = one.draws[np.isfinite(one.draws[:, 1])]
-        lower, upper = seen[rng.integers(len(seen), size=many)].T
-        low, high = np.log1p(np.maximum(lower, 0.0)), np.log1p(upper)
-        places.append(low + (high - low) * rng.random(many))
-    return float((np.diff(places, axis=0) >= 0).all(axis=0).mean())
-
-
-def _order(memorised: Boundary, symmetry: Boundary, geometry: Boundary, probability: float) -> str:
-    """Return whether the three stages began in their order, in words."""
-    order = {
-        f"train accuracy {REACHED}": memorised,
-        "t_symmetry": symmetry,
-        "t_geometry": geometry,
-    }
-    absent = [name for name, boundary in order.items() if math.isnan(boundary.since)]
-    if absent:
-        return f"cannot be told: no {', no '.join(absent)}"
-    verdict = "cannot be told"
-    if min(boundary.sureness for boundary in order.values()) < LEVEL:
-        pass  # whether there is such a stage at all is not sure
-    elif probability >= LEVEL:
-        verdict = "held"
-    elif probability <= 1 - LEVEL:
-        verdict = "broken"
-    told = ", ".join(f"{name} at step {one.since:.0f}" for name, one in order.items())
-    return f"{verdict}: {told}; held with probability {probability:.2f}"
 
 
 def _text(words: str | list[str]) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from geomdiag.plots.style import COLOURS, GREY, MARKERS, WIDTH, axes_for, legend
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
 __all__ = ["FIGURE", "plot_dynamics"]
 
@@ -29,7 +30,7 @@ BOUNDARIES = {
     "t_solved": "solved",
 }
 _PARTS = {"train": "train", "heldout": "held-out", "all": "all inputs"}
-#: Decades below the peak that a violation is followed down.
+#: Decades below the peak that a violation is followed down; what is lower stands at the edge.
 _DEPTH = 7
 
 
@@ -53,6 +54,9 @@ def plot_dynamics(
     Returns
     -------
     list of Axes
+        The axis of violations ends 7 decades below their peak: what is smaller is a hollow
+        triangle at its edge. Bars of boundaries are 90 % intervals where a segmentation set them,
+        thin lines the gap between two checkpoints.
 
     Raises
     ------
@@ -133,7 +137,9 @@ def _accuracy(ax: Axes, dataset: xr.Dataset) -> None:
 
 def _violation(ax: Axes, dataset: xr.Dataset, name: str) -> None:
     values = variable(dataset, name, statistic="mean")
+    steps = dataset["step"].values
     peak = 0.0
+    drawn: list[tuple[NDArray[np.float64], str]] = []
     for place, symmetry in enumerate(values["symmetry"].values.astype(str)):
         label = symmetry.replace("_", " ")
         if "symmetry_architectural" in dataset and bool(
@@ -145,13 +151,23 @@ def _violation(ax: Axes, dataset: xr.Dataset, name: str) -> None:
         peak = max(peak, float(np.nanmax(own, initial=0.0)))
         # the second round of colours has other markers
         style = f"{MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]}-"
-        ax.plot(
-            dataset["step"].values, own, style, color=COLOURS[place % len(COLOURS)], label=label
-        )
+        colour = COLOURS[place % len(COLOURS)]
+        ax.plot(steps, own, style, color=colour, label=label)
+        drawn.append((own, colour))
     ax.set_yscale("log", nonpositive="clip")
     if peak:
         low, high = ax.get_ylim()
-        ax.set_ylim(max(low, peak * 10.0**-_DEPTH), min(high, 3 * peak))
+        low = max(low, peak * 10.0**-_DEPTH)
+        ax.set_ylim(low, min(high, 3 * peak))
+        label: str | None = f"below {low:.0e}"
+        for own, colour in drawn:  # what the axis does not hold, zeros too, stands at its edge
+            under = own < low
+            if under.any():
+                ax.plot(
+                    steps[under], np.full(under.sum(), low), "v", color=colour, mfc="none", ms=5,
+                    clip_on=False, label=label,
+                )  # fmt: skip
+                label = None  # once
     ax.minorticks_off()
     kind = {"symmetry_js": "Jensen-Shannon", "symmetry_violation": "symmetric KL"}.get(name, name)
     ax.set_ylabel("violation (nat)")
@@ -175,11 +191,12 @@ def _boundaries(ax: Axes, dataset: xr.Dataset) -> None:
         low, high = (interval.sel(ci_bound=end).values for end in ("lower", "upper"))
         # where the lower end is missing, the record began too late: as far as it goes
         low = np.where(np.isnan(low) & ~np.isnan(high), dataset["step"].values[0], low)
-        share = interval.attrs.get("ci_prob")
-        ax.hlines(
-            range(len(names)), low, high, color=COLOURS[0], lw=3.5, alpha=0.45,
-            label="interval" + (f" ({100 * share:.0f} %)" if share else ""),
-        )  # fmt: skip
+        for label, own, width, alpha in _kinds_of_interval(dataset):
+            if (own & ~np.isnan(high)).any():
+                ax.hlines(
+                    np.flatnonzero(own), low[own], high[own], color=COLOURS[0], lw=width,
+                    alpha=alpha, label=label,
+                )  # fmt: skip
     ax.plot(at, range(len(names)), "o", color=COLOURS[0], ms=4.5)
     labels = [
         BOUNDARIES.get(name, name) + ("" if np.isfinite(step) else ": none")
@@ -190,6 +207,21 @@ def _boundaries(ax: Axes, dataset: xr.Dataset) -> None:
         label.set_color("black" if np.isfinite(step) else GREY)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
+
+
+def _kinds_of_interval(
+    dataset: xr.Dataset,
+) -> list[tuple[str, NDArray[np.bool_], float, float]]:
+    """Return what the intervals of boundaries are, which are such, their width and opacity."""
+    if "stage_fact" not in dataset or "interval_prob" not in dataset["fact"].values:
+        # of an earlier version, which did not tell
+        return [("interval or gap", np.ones(dataset.sizes["boundary"], dtype=bool), 3.5, 0.45)]
+    chance = dataset["stage_fact"].sel(fact="interval_prob").values
+    gap = np.isnan(chance)
+    return [
+        (f"{100 * np.max(chance[~gap], initial=0.0):.0f} % interval", ~gap, 3.5, 0.45),
+        ("gap between\ncheckpoints", gap, 1.4, 1.0),
+    ]
 
 
 FIGURE = Figure(

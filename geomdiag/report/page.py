@@ -19,7 +19,16 @@ from geomdiag.errors import GeomdiagError
 from geomdiag.report.data import Course, courses, spectra, steps_of
 from geomdiag.report.figures import ALL_FIGURES, figures_of_run, figures_of_runs
 from geomdiag.report.paths import match, token_paths
-from geomdiag.report.words import BOUNDARIES, Verdict, number, overview, stage_since, verdict, when
+from geomdiag.report.words import (
+    BOUNDARIES,
+    INTERVALS,
+    Verdict,
+    number,
+    overview,
+    stage_since,
+    verdict,
+    when,
+)
 from geomdiag.summary import summarise
 
 if TYPE_CHECKING:
@@ -190,13 +199,10 @@ def _gather(
         tokens = {"reason": "No checkpoints of this run were given.", "checkpoints": False}
     else:
         tokens = {"reason": _NO_CHECKPOINTS}
-    share = dataset["stage_boundary_interval"].attrs.get("ci_prob") if (
-        "stage_boundary_interval" in dataset
-    ) else None  # fmt: skip
     return _Run(
         place,
         summary,
-        verdict(summary, stage_since(dataset), share),
+        verdict(summary, stage_since(dataset)),
         dataset,
         steps,
         courses(dataset) if steps else [],
@@ -424,7 +430,7 @@ def _boundaries(one: _Run) -> str:
         return "<p class=missing>This result tells no boundaries of stages.</p>"
     return (
         '<div class=wide role=group tabindex=0 aria-label="Boundaries, scrolls"><table>'
-        f"<caption>Where the stages begin, in {one.summary['unit']}s, with intervals</caption>"
+        f"<caption>Where the stages begin, in {one.summary['unit']}s. {INTERVALS}</caption>"
         "<thead><tr><th scope=col>boundary<th scope=col>at<th scope=col>evidence"
         f"<tbody>{rows}</table></div>"
     )
@@ -524,8 +530,8 @@ def _about(attrs: Mapping[Any, Any]) -> str:
         "<footer aria-labelledby=about><h2 id=about>About these numbers</h2>"
         "<p>Training is held against three stages: <em>memorisation</em> (train accuracy stays at "
         "0.99 or above), <em>symmetry acquisition</em> (the violation of the task's symmetries "
-        "leaves its plateau), <em>geometric organisation</em> (the dimension of the embedding "
-        "falls). A boundary's interval is of a bootstrap, or lies between two checkpoints. The "
+        "leaves its plateau), <em>geometric organisation</em> (symmetry has settled and the "
+        f"dimension of the embedding falls). {INTERVALS} The "
         "definition of every variable is in its attributes in the result. Forecasts speak of "
         "networks like those of geomdiag's corpus, and nothing warns where yours is not. "
         "The claim that is tested: arXiv 2603.01968.</p>"

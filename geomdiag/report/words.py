@@ -12,7 +12,16 @@ from geomdiag.plots.dynamics import BOUNDARIES
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["BOUNDARIES", "Verdict", "number", "overview", "stage_since", "verdict", "when"]
+__all__ = [
+    "BOUNDARIES",
+    "INTERVALS",
+    "Verdict",
+    "number",
+    "overview",
+    "stage_since",
+    "verdict",
+    "when",
+]
 
 Summary = Mapping[str, Any]
 
@@ -21,8 +30,13 @@ _STAGES = {
     "before": ("before memorisation", ""),
     "memorisation": ("memorisation", "t_memorised"),
     "symmetry_acquisition": ("symmetry acquisition", "t_symmetry"),
-    "geometric_organisation": ("geometric organisation", "t_acquired"),
+    "geometric_organisation": ("geometric organisation", ""),  # at the later of two
 }
+#: What stands in brackets behind the step of a boundary.
+INTERVALS = (
+    "Brackets with a percentage hold a bootstrap's interval of that probability; after names the "
+    "last step at which the state was not yet there."
+)
 _PROSE = {"t_symmetry": "the fall of the symmetry violation", "t_geometry": "the loss of dimension"}
 
 
@@ -47,7 +61,11 @@ def number(value: float | str | None) -> str:
 
 
 def when(boundary: Mapping[str, Any]) -> str:
-    """Return the step of a boundary and its interval; a dash where there is none."""
+    """Return the step of a boundary and its interval; a dash where there is none.
+
+    An interval that is for a probability bears it: ``370 (90 %: 277 to 467)``. Any other is the
+    gap between the last checkpoint without the new state and the first with it: ``63 (after 60)``.
+    """
     if boundary["step"] is None:
         return "–"
     lower, upper = boundary["interval"]
@@ -56,7 +74,12 @@ def when(boundary: Mapping[str, Any]) -> str:
         return text + " or earlier"
     if upper is None or lower == upper:
         return text
-    return f"{text} (to {upper})" if lower is None else f"{text} ({lower} to {upper})"
+    if boundary["interval_prob"] is None and upper == boundary["step"]:
+        return text if lower is None else f"{text} (after {lower})"
+    ends = f"to {upper}" if lower is None else f"{lower} to {upper}"
+    if boundary["interval_prob"] is not None:
+        ends = f"{100 * boundary['interval_prob']:.0f} %: {ends}"
+    return f"{text} ({ends})"
 
 
 def stage_since(dataset: xr.Dataset) -> int | None:
@@ -72,7 +95,7 @@ def stage_since(dataset: xr.Dataset) -> int | None:
     return int(steps[other[-1] + 1 if len(other) else 0])
 
 
-def verdict(summary: Summary, since: int | None, share: float | None = None) -> Verdict:
+def verdict(summary: Summary, since: int | None) -> Verdict:
     """Return what is to be said of a run first.
 
     Parameters
@@ -81,16 +104,12 @@ def verdict(summary: Summary, since: int | None, share: float | None = None) -> 
         One run's, as `geomdiag.summary.summarise` gives it.
     since : int or None
         As `stage_since` gives it.
-    share : float, optional
-        Probability that the intervals of boundaries are for.
 
     Returns
     -------
     Verdict
     """
-    return Verdict(
-        _stage(summary, since), _since(summary, since), _sure(summary, share), _next(summary)
-    )
+    return Verdict(_stage(summary, since), _since(summary, since), _sure(summary), _next(summary))
 
 
 def _stage(summary: Summary, since: int | None) -> str:
@@ -132,19 +151,36 @@ def _since(summary: Summary, since: int | None) -> str:
     boundary = summary["boundaries"].get(_STAGES.get(summary["stage"], ("", ""))[1])
     if boundary and boundary["evidence"]:
         text += f" {_sentence(boundary['evidence'])}"
-    return text
+    return " ".join([text, *_overlap(summary)])
 
 
-def _sure(summary: Summary, share: float | None) -> str:
+def _overlap(summary: Summary) -> list[str]:
+    """Return how symmetry that settles and geometry that begins stand to the stage."""
+    settled, begun, over = (
+        _step(summary, name) for name in ("t_acquired", "t_geometry", "t_settled")
+    )
+    if summary["stage"] == "symmetry_acquisition" and settled is not None:
+        rest = "has not begun"
+        if begun is not None:
+            rest = f"began at {begun} and was lost again"
+            if over is not None and over < settled:
+                rest = f"had settled before, at {over}: nothing was left to organise"
+        return [f"Symmetry has settled, at {summary['unit']} {settled}; geometry {rest}."]
+    if summary["stage"] == "geometric_organisation" and None not in (settled, begun):
+        both = f"symmetry settled at {settled}, geometry began at {begun}"
+        return [f"This stage begins where both are so: {both}."]
+    return []
+
+
+def _sure(summary: Summary) -> str:
     told = []
-    level = f" ({share:.0%} intervals)" if share else ""
     begun = [
         f"{BOUNDARIES[name]} at {when(boundary)}"
         for name, boundary in summary["boundaries"].items()
         if name in BOUNDARIES and boundary["step"] is not None
     ]
     if begun:
-        told.append(_sentence(f"{', '.join(begun)}{level}"))
+        told.append(_sentence(", ".join(begun)))
     tests = [
         f"{words}: p = {boundary['p_value']:.2g} against no change"
         for name, words in _PROSE.items()

@@ -121,11 +121,12 @@ def test_key_blocks_are_called_frequencies_where_they_are(
 @pytest.mark.parametrize(
     ("fact", "ends", "text"),
     [
-        ((388, np.nan, 0, np.nan), (377, 388), "388"),
-        ((101, np.nan, 0, np.nan), (377, 388), "388 (first at 101, then below again)"),
-        ((388, np.nan, 1, np.nan), (np.nan, 388), "388 or earlier"),
-        ((388, np.nan, 0, 0.01), (200, 500), "388 (200 to 500)"),
-        ((388, np.nan, 0, 0.01), (np.nan, 500), "388 (to 500)"),
+        ((388, np.nan, 0, np.nan, np.nan), (377, 388), "388"),
+        ((101, np.nan, 0, np.nan, np.nan), (377, 388), "388 (first at 101, then below again)"),
+        ((388, np.nan, 1, np.nan, np.nan), (np.nan, 388), "388 or earlier"),
+        ((388, np.nan, 0, 0.01, 0.9), (200, 500), "388 (200 to 500)"),
+        ((388, np.nan, 0, 0.01, 0.9), (np.nan, 500), "388 (to 500)"),
+        ((388, np.nan, 0, 0.01, np.nan), (200, 388), "388"),
     ],
 )
 def test_a_boundary_tells_what_went_before(
@@ -141,7 +142,7 @@ def test_a_boundary_tells_what_went_before(
             ),
             stage_fact=xr.DataArray(
                 [fact],
-                {"fact": ["first", "lost", "or_earlier", "p_value"]},
+                {"fact": ["first", "lost", "or_earlier", "p_value", "interval_prob"]},
                 ("boundary", "fact"),
             ),
         )

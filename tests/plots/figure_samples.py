@@ -22,6 +22,8 @@ BOUNDARIES = {
     "t_geometry": (1000.0, np.nan, 3000.0),
     "t_settled": (np.nan, np.nan, np.nan),
 }
+#: Those whose interval is a bootstrap's.
+TESTED = ("t_symmetry", "t_geometry")
 BLOCKS = ("k=1", "k=2", "k=3", "k=4")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -60,6 +62,10 @@ def a_result(steps: np.ndarray[Any, Any] = STEPS) -> xr.Dataset:
                 [ends for _, *ends in BOUNDARIES.values()],
                 {"ci_prob": 0.9},
             ),
+            "stage_fact": (
+                ("boundary", "fact"),
+                [[0.9 if name in TESTED else np.nan] for name in BOUNDARIES],
+            ),
             "power": (("step", "matrix", "block"), power),
             "key_p_value": (("step", "matrix", "block"), np.full((n, 1, 4), 0.5)),
             "key_block": (("step", "matrix", "block"), np.tile([0.0, 1.0, 0.0, 0.0], (n, 1, 1))),
@@ -78,6 +84,7 @@ def a_result(steps: np.ndarray[Any, Any] = STEPS) -> xr.Dataset:
             "measure": ["effective_dimension"],
             "boundary": list(BOUNDARIES),
             "ci_bound": ["lower", "upper"],
+            "fact": ["interval_prob"],
             "block": list(BLOCKS),
             "axis": ["k1", "k2"],
             "homology": ["H0", "H1"],

@@ -43,6 +43,15 @@ def lines(ax: Any) -> dict[str, np.ndarray[Any, Any]]:
     return {label: data for label, data in named.items() if not label.startswith("_")}
 
 
+def intervals(ax: Any) -> dict[str, list[tuple[float, float]]]:
+    """Return the ends of the bars of each kind of interval."""
+    return {
+        str(one.get_label()): [tuple(bar[:, 0]) for bar in one.get_segments() if len(bar)]
+        for one in ax.collections
+        if hasattr(one, "get_segments")
+    }
+
+
 def bands(ax: Any) -> list[tuple[float, float, Any]]:
     """Return where each band begins and ends, and its colour."""
     return sorted(
@@ -99,22 +108,39 @@ def test_boundaries_have_their_intervals() -> None:
     (points,) = (line for line in ax.lines if line.get_marker() == "o")
     at = [step for step, _, _ in BOUNDARIES.values()]
     np.testing.assert_array_equal(points.get_xdata(), at)
-    segments = [
-        tuple(segment[:, 0])
-        for one in ax.collections
-        if hasattr(one, "get_segments")
-        for segment in one.get_segments()
-        if len(segment)
-    ]
     # a lower end that is not known reaches to the first step
-    assert segments == [
-        (10, 30), (30, 300), (300, 1000), (0, 3000),
-    ]  # fmt: skip
+    assert intervals(ax) == {
+        "90 % interval": [(30, 300), (0, 3000)],
+        "gap between\ncheckpoints": [(10, 30), (300, 1000)],
+    }
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == [
         "memorised", "symmetry begins", "generalised", "geometry begins", "geometry settled: none",
     ]  # fmt: skip
-    assert "interval (90 %)" in [text.get_text() for text in ax.get_legend().get_texts()]
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert words[:2] == ["90 % interval", "gap between\ncheckpoints"]
+
+
+def test_what_an_earlier_version_did_not_tell_is_not_claimed() -> None:
+    ax = plot_dynamics(a_result().drop_vars(["stage_fact", "fact"]))[-1]
+    assert intervals(ax) == {"interval or gap": [(10, 30), (30, 300), (300, 1000), (0, 3000)]}
+
+
+def test_violations_below_the_axis_stand_at_its_edge() -> None:
+    data = a_result()
+    low = data["symmetry_js"].values.copy()
+    low[-1, 0], low[-2, 1], low[0, 1] = 0.0, 1e-9, np.nan
+    data["symmetry_js"] = data["symmetry_js"].copy(data=low)
+    ax = plot_dynamics(data)[1]
+    bottom = ax.get_ylim()[0]
+    assert bottom == pytest.approx(1e-7)
+    hollow = [line for line in ax.lines if line.get_marker() == "v" and line.get_mfc() == "none"]
+    assert [line.get_xdata().tolist() for line in hollow] == [[3000], [1000]]
+    assert all((line.get_ydata() == bottom).all() for line in hollow)
+    assert [line.get_color() for line in hollow] == [line.get_color() for line in ax.lines[:2]]
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert words == ["commutativity", "associativity", "below 1e-07"]
+    assert not [line for line in plot_dynamics(a_result())[1].lines if line.get_mfc() == "none"]
 
 
 def test_steps_are_logarithmic_from_one_and_zero_is_there() -> None:

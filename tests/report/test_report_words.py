@@ -22,8 +22,8 @@ def summary(**facts: Any) -> dict[str, Any]:
 
 def boundary(step: int | None, **facts: Any) -> dict[str, Any]:
     return {
-        "step": step, "interval": [None, None], "or_earlier": False, "p_value": None,
-        "evidence": "", **facts,
+        "step": step, "interval": [None, None], "interval_prob": None, "or_earlier": False,
+        "p_value": None, "evidence": "", **facts,
     }  # fmt: skip
 
 
@@ -33,7 +33,11 @@ def test_a_run_that_generalised() -> None:
             stage="symmetry_acquisition",
             boundaries={
                 "t_symmetry": boundary(
-                    200, interval=[150, 300], p_value=0.0025, evidence="it leaves its plateau"
+                    200,
+                    interval=[150, 300],
+                    interval_prob=0.9,
+                    p_value=0.0025,
+                    evidence="it leaves its plateau",
                 ),
                 "t_generalised": boundary(700, interval=[600, 700]),
                 "t_settled": boundary(None, evidence="it has not settled"),
@@ -42,18 +46,62 @@ def test_a_run_that_generalised() -> None:
             forecast="has generalised: nothing to forecast",
         ),
         200,
-        0.9,
     )
     assert told.stage == (
         "Stage 2 of 3, symmetry acquisition, since step 200. "
-        "It has generalised, at step 700 (600 to 700)."
+        "It has generalised, at step 700 (after 600)."
     )
     assert told.since == "Since step 200. It leaves its plateau."
-    assert "Symmetry begins at 200 (150 to 300), generalised at 700 (600 to 700)" in told.sure
-    assert "(90% intervals)" in told.sure
+    assert "Symmetry begins at 200 (90 %: 150 to 300), generalised at 700 (after 600)." in told.sure
     assert "p = 0.0025" in told.sure
     assert "held with probability 0.97" in told.sure
     assert told.next == "It has generalised; nothing is left to forecast. It has not settled."
+
+
+@pytest.mark.parametrize(
+    ("stage", "settled", "begun", "over", "words"),
+    [
+        ("symmetry_acquisition", None, None, None, "Since step 500."),
+        (
+            "symmetry_acquisition",
+            300,
+            None,
+            None,
+            "Since step 500. Symmetry has settled, at step 300; geometry has not begun.",
+        ),
+        (
+            "symmetry_acquisition",
+            300,
+            200,
+            None,
+            "Since step 500. Symmetry has settled, at step 300; geometry began at 200 and was "
+            "lost again.",
+        ),
+        (
+            "symmetry_acquisition",
+            300,
+            200,
+            250,
+            "Since step 500. Symmetry has settled, at step 300; geometry had settled before, at "
+            "250: nothing was left to organise.",
+        ),
+        (
+            "geometric_organisation",
+            300,
+            500,
+            700,
+            "Since step 500. This stage begins where both are so: symmetry settled at 300, "
+            "geometry began at 500.",
+        ),
+        ("geometric_organisation", None, 500, 700, "Since step 500."),
+    ],
+)
+def test_what_the_third_stage_waits_for_is_said(
+    stage: str, settled: int | None, begun: int | None, over: int | None, words: str
+) -> None:
+    places = {"t_acquired": settled, "t_geometry": begun, "t_settled": over}
+    bounds = {name: boundary(step) for name, step in places.items()}
+    assert verdict(summary(stage=stage, boundaries=bounds), 500).since == words
 
 
 def test_a_run_that_did_not() -> None:
@@ -94,6 +142,10 @@ def test_what_is_not_known_is_said_to_be_so() -> None:
         (boundary(5, interval=[None, 7]), "5 (to 7)"),
         (boundary(5, interval=[5, 5]), "5"),
         (boundary(5, interval=[3, 7]), "5 (3 to 7)"),
+        (boundary(5, interval=[3, 5]), "5 (after 3)"),
+        (boundary(5, interval=[None, 5]), "5"),
+        (boundary(5, interval=[3, 7], interval_prob=0.9), "5 (90 %: 3 to 7)"),
+        (boundary(5, interval=[None, 5], interval_prob=0.5), "5 (50 %: to 5)"),
     ],
 )
 def test_boundaries(entry: dict[str, Any], words: str) -> None:
