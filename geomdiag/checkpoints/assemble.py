@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from geomdiag.checkpoints.beside.agreement import contradiction
 from geomdiag.checkpoints.beside.curves import NAMES, Table, merge, place, standard_values
 from geomdiag.checkpoints.beside.sidecars import Sidecars, collect
 from geomdiag.checkpoints.beside.splits import Split
@@ -37,6 +38,9 @@ from geomdiag.checkpoints.series import Checkpoint, Series, TensorMap, as_tensor
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 
 __all__ = ["Opened", "assemble", "open_group"]
+
+#: Numbers stored beside the weights that are settings of the whole run.
+_OF_THE_RUN = frozenset(("seed", "p", "prime", "modulus", "frac_train", "train_frac", "d_model"))
 
 
 @dataclass(eq=False)
@@ -177,10 +181,11 @@ def _collect(opened: Opened) -> Sidecars:
         exclude={file.path for file in group.files}
         | {folder / "meta.yaml" for folder in folders if is_mlflow_run(folder)},
     )
-    for settings, curves in (
-        mlflow_records(group.root),
-        *(read_log(log) for log in wandb_logs(group.root)),
-    ):
+    tracked = [("MLflow's params", mlflow_records(group.root))]
+    tracked += [(log.name, read_log(log)) for log in wandb_logs(group.root)]
+    for source, (settings, curves) in tracked:
+        if problem := contradiction(beside.config, settings, "what lies beside", source):
+            beside.notices.append(problem)
         beside.config = {**settings, **beside.config}
         beside.curves += curves
     return beside
@@ -264,13 +269,13 @@ def _config(items: Sequence[Item], beside: Sidecars, notices: list[str]) -> dict
     """Join the settings found beside and inside; name contradictions."""
     config: dict[str, Any] = dict(beside.config)
     for item in items[-1:]:
-        for key, value in item.contents.config.items():
-            if key in config and config[key] != value:
-                notices.append(
-                    f"{key} is {config[key]!r} beside the checkpoints and {value!r} inside; the "
-                    "one inside is used"
-                )
-            config[key] = value
+        inside = item.contents.config
+        if problem := contradiction(inside, config, item.file.path.name, "what lies beside it"):
+            notices.append(problem)
+        config |= inside
+        told = {key: item.entry.metadata[key] for key in _OF_THE_RUN & item.entry.metadata.keys()}
+        if problem := contradiction(config, told, "the run's settings", item.file.path.name):
+            notices.append(problem)
     for item in items[-1:]:
         stored = item.entry.metadata.get("optimizer", {})
         for key in ("weight_decay", "lr"):

@@ -100,8 +100,9 @@ def place(
 ) -> tuple[list[Table], list[str]]:
     """Set stored columns against the run's steps.
 
-    Lists without steps of their own stand for the entries when there is one value for each,
-    else for 0, 1, 2, ... when they are as long as the run, else for an even stride.
+    Lists without steps of their own are used where their length says which steps they mean: one
+    value for each checkpoint, or one for each step from 0 or 1 to the last. A run may have gone on
+    after the last checkpoint, but not for so long that another one was due.
 
     Parameters
     ----------
@@ -137,8 +138,10 @@ def place(
         at = _steps_for(len(row), chosen, entries)
         if at is None:
             problems.append(
-                f"{source}: {len(row)} values of {name} fit neither the checkpoints nor an even "
-                "stride and are left out"
+                f"{source}: {len(row)} values of {name} without their steps are left out; the run "
+                f"has {len(entries)} checkpoint(s), the last at {max(entries, default=0)}. Record "
+                "a step with each value (a list or column 'step' as long as this one), or one "
+                "value for each checkpoint or each step"
             )
             continue
         tables.append((at, {name: row}, source))
@@ -150,14 +153,16 @@ def _steps_for(
 ) -> NDArray[np.int64] | None:
     if given is not None and len(given) == length:
         return np.asarray(given, dtype=np.int64)
-    if length == len(entries) and length > 1:
+    if not entries:
+        return None
+    if length == len(entries):
         return np.asarray(entries, dtype=np.int64)
-    last = max(entries, default=0)
-    if length >= last:  # one value a step: index = step, the first one before any update
+    last = max(entries)
+    if length == last:
+        return np.arange(1, length + 1, dtype=np.int64)
+    gap = last - sorted(entries)[-2] if len(entries) > 1 else 1
+    if last < length <= last + gap:
         return np.arange(length, dtype=np.int64)
-    for pieces in (length - 1, length):
-        if pieces > 0 and last % pieces == 0:
-            return np.arange(length, dtype=np.int64) * (last // pieces)
     return None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from geomdiag.checkpoints.beside.agreement import contradiction
 from geomdiag.checkpoints.beside.curves import (
     STEP_UNITS,
     standard_name,
@@ -63,7 +64,9 @@ class Sidecars:
     per_file : dict of str to dict
         Scalars of files that are named exactly like a checkpoint, by that stem.
     notices : list of str
-        Files that could not be read.
+        Files that could not be read, or that contradict each other.
+    said : dict of str to dict
+        The settings by the file that gave them.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -72,6 +75,7 @@ class Sidecars:
     scalars: dict[str, Any] = field(default_factory=dict)
     per_file: dict[str, dict[str, Any]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    said: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def collect(
@@ -206,8 +210,7 @@ def _take_mapping(
         settings |= {key: value for key, value in document.items() if key not in _CONFIG_KEYS}
     elif words[-1] in ("metadata", "meta", "info"):
         settings |= {key: value for key, value in document.items() if _is_plain(value)}
-    for key, value in settings.items():
-        result.config.setdefault(key, value)
+    _take_settings(result, settings, path)
     if result.split is None:
         result.split = split_inside(document, path.name)
     for key in _HISTORY_KEYS:
@@ -226,6 +229,18 @@ def _take_mapping(
         result.per_file.setdefault(stem, {}).update(scalars)
     for key, value in scalars.items():
         result.scalars.setdefault(key, value)
+
+
+def _take_settings(result: Sidecars, settings: Mapping[str, Any], path: AnyPath) -> None:
+    """Add settings that no file before gave; say where they contradict what one gave."""
+    shown = f"{path.parent.name}/{path.name}" if path.parent.name else path.name
+    for earlier, said in result.said.items():
+        if problem := contradiction(said, settings, earlier, shown):
+            result.notices.append(problem)
+    new = {key: value for key, value in settings.items() if key not in result.config}
+    result.config |= new
+    if new:
+        result.said.setdefault(shown, {}).update(new)
 
 
 def _is_plain(value: Any) -> bool:
