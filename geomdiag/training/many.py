@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,14 +16,9 @@ from geomdiag.errors import GeomdiagError, RecipeError
 from geomdiag.tasks.contract import Task
 from geomdiag.training import files
 from geomdiag.training.recipe import PRIORS, Recipe
-from geomdiag.training.trainer import (
-    HIDDEN_BYTES,
-    Progress,
-    choose_device,
-    networks_at_once,
-    program,
-    train_together,
-)
+from geomdiag.training.recording import Progress
+from geomdiag.training.stack import HIDDEN_BYTES, networks_at_once, program
+from geomdiag.training.trainer import choose_device, train_together
 
 __all__ = ["plan", "train_all"]
 
@@ -106,7 +103,7 @@ def train_all(
     progress: Callable[[Progress], None] | None = None,
     resume: bool = True,
     workers: int = 1,
-    compile: bool = False,
+    compile: bool | None = None,
 ) -> list[list[Path]]:
     """Train recipes, in one program those that differ in numbers only.
 
@@ -132,8 +129,8 @@ def train_all(
         Processes, of one CPU thread each, that each train a program at a time. Results do not
         depend on it. More than one are started with ``spawn``: a script that calls this needs
         ``if __name__ == "__main__":``.
-    compile : bool
-        As in `geomdiag.training.train`; every program is compiled.
+    compile : bool, optional
+        As in `geomdiag.training.train`, of every program.
 
     Returns
     -------
@@ -144,7 +141,8 @@ def train_all(
     ------
     RecipeError
         If a recipe is wrong, two have one name, or a folder holds the checkpoints of another
-        recipe; nothing is trained then. Or if the step cannot be compiled here.
+        recipe; nothing is trained then. Or if the step cannot be compiled here though it
+        was asked for.
     StoreError
         If a folder cannot be written.
     GeomdiagError
@@ -242,6 +240,15 @@ def _start_worker(events: Any, stop: Any) -> None:
     _shared = (events, stop)
     # Ctrl-C reaches all processes of a terminal; the parent ends the workers by `stop`
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End a worker whose parent was killed: it could neither be told to stop nor tell anything."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # as if it had been killed with it: files are whole at any moment
 
 
 def _work(group: list[Recipe], out: Path, settings: dict[str, Any]) -> None:

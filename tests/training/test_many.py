@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from naive_networks import small
 from safetensors.numpy import load_file
 
 from geomdiag.errors import RecipeError, StoreError
-from geomdiag.training import Progress, Recipe, many, train, train_all, trainer
+from geomdiag.training import Progress, Recipe, many, recording, train, train_all, trainer
 from geomdiag.training.files import state_path
+from geomdiag.training.stack import HIDDEN_BYTES
 
 Sections = dict[str, Any]
 
@@ -149,7 +158,7 @@ def test_a_program_holds_what_is_worked_on_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 15 inputs, 12 hidden units, 4 bytes: four networks
-    monkeypatch.setitem(trainer.HIDDEN_BYTES, "cpu", 4 * 15 * 12 * 4)
+    monkeypatch.setitem(HIDDEN_BYTES, "cpu", 4 * 15 * 12 * 4)
     other = small("mlp", name="other")
     recipes = [*family({}, NUMBERS), other, small(name="many", training={"seeds": 5, "lr": 0.1})]
     assert programs(recipes, tmp_path) == [
@@ -171,13 +180,13 @@ def test_an_interrupted_stack_goes_on_as_it_was(
     # a stack that was begun stays one, in whichever order they come now
     assert programs(recipes[::-1], broken)[0] == ["v1", "v2"]
     started: list[int] = []
-    run = trainer._Training.run
+    run = recording.Recording.run
 
-    def noted(self: trainer._Training, **how: Any) -> None:
-        started.append(self.optimiser.step_count)
+    def noted(self: recording.Recording, **how: Any) -> None:
+        started.append(self.stack.optimiser.step_count)
         run(self, **how)
 
-    monkeypatch.setattr(trainer._Training, "run", noted)
+    monkeypatch.setattr(recording.Recording, "run", noted)
     train_all(recipes, broken)
     assert [step > 0 for step in started] == [at > 0, False]
     assert tree(broken) == tree(tmp_path / "whole")
@@ -273,6 +282,56 @@ def test_workers_change_nothing_and_end_with_the_caller(tmp_path: Path) -> None:
     assert not json.loads((tmp_path / "long/mlp/seed=0/run.json").read_text())["finished"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux which processes live")
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "train_for_ever.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, os, signal, sys
+            from naive_networks import small
+            from geomdiag.training import train_all
+
+            def die(event):
+                if event.step < 100:
+                    return
+                with open(sys.argv[2], "w") as file:
+                    print(*(one.pid for one in multiprocessing.active_children()), file=file)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            if __name__ == "__main__":
+                long = {"steps": 1_000_000}
+                recipes = [small(kind, name=kind, training=long) for kind in ("transformer", "mlp")]
+                train_all(recipes, sys.argv[1], workers=2, progress=die)
+            """
+        )
+    )
+
+    def lives(pid: str) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            return False
+
+    found = [str(Path(__file__).parent), *sys.path]
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "out", tmp_path / "workers"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(found), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    workers = (tmp_path / "workers").read_text().split()
+    assert len(workers) == 2
+    until = time.monotonic() + 20
+    while any(lives(pid) for pid in workers) and time.monotonic() < until:
+        time.sleep(0.1)
+    left = [pid for pid in workers if lives(pid)]
+    for pid in left:
+        os.kill(int(pid), signal.SIGKILL)
+    assert not left
+
+
 def test_wrong_calls_are_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="two recipes are called 'small'"):
         train_all([small(), small()], tmp_path)
@@ -312,13 +371,57 @@ def test_a_compiled_training_is_the_same_but_for_rounding(tmp_path: Path) -> Non
     assert tree(tmp_path / "plain") == content
 
 
+def fails(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("InvalidCxxCompiler: no working C++ compiler found\nand more")
+
+
 def test_without_a_compiler_nothing_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("InvalidCxxCompiler: no working C++ compiler found\nand more")
-
-    monkeypatch.setattr(trainer._Training, "learn", fails)
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fails)
     with pytest.raises(RecipeError, match=r"compile: .*no working C\+\+ compiler found\)"):
         train(small(), tmp_path, compile=True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change", [lambda loss: 1.001 * loss, lambda loss: loss + 0.01 * (loss - loss.detach())]
+)
+def test_a_compiled_step_of_other_numbers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    def compiled(forward: Any, **_: Any) -> Any:
+        times = itertools.count()
+
+        def wrong(parameters: Any) -> Any:
+            logits, losses = forward(parameters)
+            # such as where the first time is another path than those that follow
+            return logits, change(losses) if next(times) == 3 else losses
+
+        return wrong
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    with pytest.raises(RecipeError, match=r"compile: .* gives other numbers: losses differ by"):
+        train(small(), tmp_path, compile=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_compiled_trains_without_where_nobody_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(small(), tmp_path / "plain", compile=False)
+    monkeypatch.setattr(trainer, "_compiled_unasked", lambda device: True)  # as on a GPU
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fails)
+    messages = []
+    train(small(), tmp_path / "fallen", progress=lambda now: messages.append(now.message))
+    assert [message for message in messages if message] == [
+        "trained without compiling: compile: torch cannot compile the step here "
+        "(InvalidCxxCompiler: no working C++ compiler found). On a CPU it needs a C++ compiler "
+        "such as g++, on a GPU Triton; install it, or train without compile"
+    ]
+    assert tree(tmp_path / "fallen") == tree(tmp_path / "plain")
+
+
+def test_on_a_gpu_the_step_is_compiled_unasked() -> None:
+    assert trainer._compiled_unasked(torch.device("cuda"))
+    assert not trainer._compiled_unasked(torch.device("cpu"))
