@@ -280,3 +280,32 @@ def test_a_truncated_module(gone: ModuleType, tmp_path: Path) -> None:
         path.write_bytes(whole[: len(whole) * tenth // 10])
         with pytest.raises(CheckpointError):
             open_runs(path)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("key", ["cfg", "config"])
+def test_what_a_whole_module_keeps_of_its_settings_is_read(
+    gone: ModuleType, key: str, inside: bool, tmp_path: Path
+) -> None:
+    net = gone.Net()
+    setattr(net, key, gone.Settings(p=11, item="relu"))
+    value = {"model": net, "config": {"p": 7}} if inside else net
+    series = only(write(tmp_path / "step_3.pth", value))
+    # what stands beside the module is said later, and of the run
+    assert series.config["p"] == (7 if inside else 11)
+    assert series.config["item"] == "relu"
+    assert not any("left out" in notice for notice in series.notices)
+
+
+def test_settings_of_a_module_that_cannot_be_settings_are_left_out(
+    gone: ModuleType, tmp_path: Path
+) -> None:
+    net = gone.Net()
+    deep: Any = {}
+    for _ in range(7):
+        deep = {str(key): deep for key in range(40)}
+    net.cfg = deep
+    series = only(write(tmp_path / "step_3.pth", net))
+    assert "cfg" not in series.config
+    assert any("'cfg' are left out" in notice for notice in series.notices)
+    assert "embed.weight" in series[0].tensors

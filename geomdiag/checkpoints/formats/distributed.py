@@ -18,14 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomdiag.checkpoints.formats.contract import Contents, Entry, NotACheckpointError
-from geomdiag.checkpoints.formats.layout import (
-    Layout,
-    choose_network,
-    read_beside,
-    steps_of,
-)
+from geomdiag.checkpoints.formats.layout import choose_network
 from geomdiag.checkpoints.formats.pickles import read_restricted
 from geomdiag.checkpoints.formats.raw import RAW
+from geomdiag.checkpoints.formats.recorded import Recorded, read_beside, steps_of
 from geomdiag.checkpoints.places.paths import AnyPath, Window
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
@@ -278,24 +274,22 @@ class DistributedFormat:
         names = _network(description)
         if not names:
             raise NotACheckpointError(f"{path}: the folder holds no network's tensors")
-        layout = Layout()
+        said = Recorded()
         beside = {
             name: _read_piece(path, name, piece)
             for name, piece in description.small.items()
             if len(description.places.get(name) or (name,)) == 1 and piece.length <= _SMALL
         }
-        read_beside(layout, beside)
+        read_beside(said, beside)
         tensors = _DistributedMap(path, description, names)
         entry = Entry(
             load=partial(_load, path),
             specs=tensors.specs(),
-            metadata=layout.metadata,
-            steps=steps_of(layout.metadata),
+            metadata=said.metadata,
+            steps=steps_of(said.metadata),
             parts=tuple(path.parent / shard for shard in description.shards),
         )
-        return Contents(
-            entries=[entry], config=layout.config, curves=layout.curves, split=layout.split
-        )
+        return Contents(entries=[entry], config=said.config, curves=said.curves, split=said.split)
 
 
 FORMAT = DistributedFormat()

@@ -25,13 +25,9 @@ from geomdiag.checkpoints.formats.contract import (
     refusal,
 )
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of
-from geomdiag.checkpoints.formats.layout import (
-    Layout,
-    choose_network,
-    read_beside,
-    steps_of,
-)
+from geomdiag.checkpoints.formats.layout import choose_network
 from geomdiag.checkpoints.formats.raw import MOST_AXES, RAW, Place, RawMap, check_span
+from geomdiag.checkpoints.formats.recorded import Recorded, read_beside, steps_of
 from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError
@@ -288,17 +284,17 @@ class FlaxFormat:
         arrays, beside = _read(path)
         if not arrays:
             raise NotACheckpointError(f"{path}: the file holds no arrays of a network")
-        layout = Layout()
-        read_beside(layout, beside)
+        said = Recorded()
+        read_beside(said, beside)
         specs = _FlaxMap(arrays).specs()
         entry = Entry(
             load=partial(_load, path),
             specs=specs,
-            metadata=layout.metadata,
-            steps=steps_of(layout.metadata),
-            kind=kind_of(specs, layout.metadata),
+            metadata=said.metadata,
+            steps=steps_of(said.metadata),
+            kind=kind_of(specs, said.metadata),
         )
-        return Contents(entries=[entry], config=layout.config)
+        return Contents(entries=[entry], config=said.config)
 
 
 FORMAT = FlaxFormat()

@@ -27,8 +27,8 @@ from geomdiag.checkpoints.formats.contract import (
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of, plain_value
 from geomdiag.checkpoints.formats.hdf5_heaps import Guarded
 from geomdiag.checkpoints.formats.keras_description import described
-from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.raw import widen
+from geomdiag.checkpoints.formats.recorded import steps_of
 from geomdiag.checkpoints.places.paths import AnyPath, Window
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError

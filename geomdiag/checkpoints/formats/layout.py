@@ -1,4 +1,4 @@
-"""What the objects that studies save with ``torch.save`` mean: states, steps, curves, settings.
+"""Where the networks are in the objects that studies save with ``torch.save``, and their steps.
 
 Plain Python over already unpickled objects; nothing here reads files.
 """
@@ -6,19 +6,23 @@ Plain Python over already unpickled objects; nothing here reads files.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from geomdiag.checkpoints.beside.curves import STEP_UNITS, standard_name, step_columns
-from geomdiag.checkpoints.beside.splits import Split, split_inside
-from geomdiag.checkpoints.formats.contract import Curve
+from geomdiag.checkpoints.beside.curves import STEP_UNITS
 from geomdiag.checkpoints.formats.dumps import is_scalar_name
-from geomdiag.checkpoints.formats.inert import Inert
+from geomdiag.checkpoints.formats.recorded import (
+    CONFIG_KEYS,
+    Recorded,
+    as_tensor,
+    list_of_numbers,
+    read_beside,
+    read_settings,
+    steps_of,
+    whole,
+)
 from geomdiag.checkpoints.formats.unfolding import Unfolding
-from geomdiag.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +34,6 @@ __all__ = [
     "choose_network",
     "interpret",
     "is_optimiser",
-    "read_beside",
-    "steps_of",
 ]
 
 #: Keys that hold a network's state, in order of preference.
@@ -58,10 +60,7 @@ SERIES_KEYS: dict[str, tuple[str, ...]] = {
     "models": ("epochs", "steps"),
     "net": ("net_its", "its"),
 }
-CONFIG_KEYS = ("config", "cfg", "model_cfg", "train_cfg", "args", "hparams", "hyper_parameters")
 _NOT_THE_NETWORK = re.compile(r"optim|sched|scaler|rng|random_state|amp$|callbacks|loops")
-#: Entries that settings may have.
-_SETTINGS = 100_000
 _SPLIT_KEYS = frozenset(
     f"{part}_{form}"
     for part in ("train", "test")
@@ -79,26 +78,11 @@ class State:
 
 
 @dataclass(eq=False)
-class Layout:
-    """An unpickled object, understood."""
+class Layout(Recorded):
+    """An unpickled object, understood: its states, and what is recorded beside them."""
 
     states: list[State] = field(default_factory=list)
-    metadata: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    curves: list[Curve] = field(default_factory=list)
-    split: Split | None = None
-    notices: list[str] = field(default_factory=list)
     reason: str = ""  # why there is no state
-
-
-def _tensor(value: Any) -> torch.Tensor | None:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        return torch.from_numpy(np.ascontiguousarray(value))
-    return None
 
 
 def flatten(
@@ -117,7 +101,7 @@ def flatten(
     seen.enter(len(value), depth)
     result: dict[str, torch.Tensor] = {}
     for key, item in value.items():
-        if (tensor := _tensor(item)) is not None:
+        if (tensor := as_tensor(item)) is not None:
             result[f"{prefix}{key}"] = tensor
         elif isinstance(item, Mapping) and isinstance(key, str):
             result |= flatten(item, f"{prefix}{key}.", depth + 1, seen)
@@ -126,64 +110,12 @@ def flatten(
 
 def as_state(value: Any, seen: Unfolding | None = None) -> dict[str, torch.Tensor] | None:
     """Return the tensors of `value` if it is a network's state, else None."""
-    if callable(getattr(value, "state_dict", None)):  # a whole module
+    if _is_module(value):
         value = value.state_dict()
     if isinstance(value, Mapping) and {"state", "param_groups"} <= set(value):
         return None  # an optimiser's
     tensors = flatten(value, seen=seen)
     return tensors if any(tensor.ndim for tensor in tensors.values()) else None
-
-
-def scalar(value: Any) -> Any:
-    """Return `value` as a Python number, text or truth value, or None."""
-    if isinstance(value, bool | int | float | str):
-        return value
-    if not isinstance(value, Inert) and hasattr(value, "item") and np.ndim(value) == 0:
-        number = value.item()
-        return number if isinstance(number, bool | int | float | str) else None
-    return None
-
-
-def plain(value: Any, depth: int = 0, seen: Unfolding | None = None) -> Any:
-    """Return settings as plain nested dicts, lists and scalars; None for anything else.
-
-    Raises
-    ------
-    CheckpointError
-        If they unfold to far more than settings are.
-    """
-    seen = seen or Unfolding(_SETTINGS)
-    if isinstance(value, Inert):
-        value = vars(value)
-    elif hasattr(value, "__dataclass_fields__"):
-        value = {name: getattr(value, name, None) for name in value.__dataclass_fields__}
-    elif type(value).__name__ == "Namespace":
-        value = vars(value)
-    if isinstance(value, Mapping) and depth < 5:
-        seen.enter(len(value), depth)
-        items = {str(key): plain(item, depth + 1, seen) for key, item in value.items()}
-        return {key: item for key, item in items.items() if item is not None}
-    if isinstance(value, list | tuple) and len(value) <= 64 and depth < 9:
-        seen.enter(len(value), depth)
-        return [plain(item, depth + 1, seen) for item in value]
-    return scalar(value)
-
-
-def _numbers(value: Any) -> list[float] | None:
-    """Return a list of numbers, or None if `value` is not one."""
-    if (tensor := _tensor(value)) is not None:
-        if tensor.ndim != 1 or tensor.is_complex():
-            return None
-        return [float(number) for number in tensor.tolist()]
-    if not isinstance(value, list | tuple) or not value:
-        return None
-    numbers = [scalar(item) for item in value]
-    if any(isinstance(item, str) or item is None for item in numbers):
-        return None
-    try:
-        return [float(item) for item in numbers]
-    except OverflowError:  # integers beyond every float
-        return None
 
 
 def _series(
@@ -209,16 +141,16 @@ def _series(
             continue
         entries = [State(states[0].tensors, f"{key}[{i}]") for i, states in enumerate(inner)]
         for step_key in step_keys:
-            steps = _numbers(value.get(step_key))
-            if steps is not None and len(steps) == len(held) and all(map(_whole, steps)):
+            steps = list_of_numbers(value.get(step_key))
+            if steps is not None and len(steps) == len(held) and all(map(whole, steps)):
                 unit = "epoch" if "epoch" in step_key or step_key == "net_its" else "step"
-                updates = _numbers(value.get("its")) if step_key == "net_its" else None
+                updates = list_of_numbers(value.get("its")) if step_key == "net_its" else None
                 for entry, step in zip(entries, steps, strict=True):
                     entry.steps = {unit: int(step)}
                     # Grokfast numbers epochs from 0 and notes the steps done after each.
                     if updates is not None and 0 <= step < len(updates):
                         done = updates[int(step)]
-                        entry.steps |= {"step": int(done)} if _whole(done) else {}
+                        entry.steps |= {"step": int(done)} if whole(done) else {}
                 return entries, ""
         if all(states[0].steps for states in inner):  # each entry says its own step
             for entry, states in zip(entries, inner, strict=True):
@@ -262,7 +194,8 @@ def interpret(value: Any, depth: int = 0, seen: Unfolding | None = None) -> Layo
         If its containers are nested too deep, or unfold to far more than they are.
     """
     layout = Layout()
-    if callable(getattr(value, "state_dict", None)):
+    if _is_module(value):
+        _read_own_settings(layout, value)
         value = value.state_dict()
     if not isinstance(value, Mapping):
         layout.reason = f"it holds a {type(value).__name__}, not a state dict"
@@ -283,6 +216,7 @@ def interpret(value: Any, depth: int = 0, seen: Unfolding | None = None) -> Layo
         found = [(key, tensors) for key, tensors in held.items() if tensors is not None]
         if found:
             layout.states = [State(found[0][1])]
+            _read_own_settings(layout, value[found[0][0]])
             used |= {key for key, _ in found}
             if len(found) > 1:
                 others = ", ".join(key for key, _ in found[1:])
@@ -307,15 +241,6 @@ def interpret(value: Any, depth: int = 0, seen: Unfolding | None = None) -> Layo
         if not state.steps:
             state.steps = steps_of(layout.metadata)
     return layout
-
-
-def steps_of(metadata: Mapping[str, Any]) -> dict[str, int]:
-    """Return the step numbers among stored scalars, by unit."""
-    return {
-        unit: int(metadata[column])
-        for unit, column in step_columns(metadata).items()
-        if _whole(metadata[column])
-    }
 
 
 def choose_network(keys: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
@@ -346,16 +271,20 @@ def is_optimiser(key: str) -> bool:
 
 
 def _is_container(value: Any) -> bool:
-    return isinstance(value, Mapping) or callable(getattr(value, "state_dict", None))
+    return isinstance(value, Mapping) or _is_module(value)
 
 
-def _whole(value: Any) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and abs(value) < 2**62  # neither infinite nor NaN
-        and value == int(value)
-    )
+def _is_module(value: Any) -> bool:
+    return callable(getattr(value, "state_dict", None))
+
+
+def _read_own_settings(layout: Layout, value: Any) -> None:
+    """Read what a whole module keeps of its settings: ``cfg`` of TransformerLens, ``config``."""
+    if _is_module(value):
+        held = getattr(value, "__dict__", {})
+        for key in CONFIG_KEYS:
+            if key in held:
+                read_settings(layout, key, held[key])
 
 
 def _is_beside(key: str, value: Any) -> bool:
@@ -363,44 +292,3 @@ def _is_beside(key: str, value: Any) -> bool:
     if isinstance(value, Mapping):
         return is_optimiser(key) or key in CONFIG_KEYS or key == "split"
     return is_scalar_name(key) or key in _SPLIT_KEYS or key in STEP_UNITS
-
-
-def read_beside(layout: Layout, value: Mapping[str, Any]) -> None:
-    """Fill in scalars, settings, curves and the split from the items beside the states."""
-    columns: dict[str, Sequence[float]] = {}
-    counted: dict[str, list[float]] = {}
-    for key, item in value.items():
-        if key in CONFIG_KEYS:
-            try:
-                settings = plain(item)
-            except CheckpointError as error:  # data among them, or a bomb
-                layout.notices.append(f"the settings under {key!r} are left out: {error}")
-                continue
-            if isinstance(settings, dict):
-                layout.config |= settings
-        elif (number := scalar(item)) is not None:
-            layout.metadata[key] = number
-        elif standard_name(key) and (numbers := _numbers(item)) is not None:
-            columns[key] = numbers
-        elif key in STEP_UNITS and (numbers := _numbers(item)) is not None:
-            counted[key] = numbers
-        elif "optim" in key and isinstance(item, Mapping):
-            _read_optimizer(layout, item)
-    layout.split = split_inside(value, "inside the checkpoint")
-    by_length: dict[int, dict[str, Sequence[float]]] = {}
-    for key, column in columns.items():
-        by_length.setdefault(len(column), {})[key] = column
-    for length, group in by_length.items():
-        steps = {
-            unit: [int(number) for number in counted[name]]
-            for unit, name in step_columns(counted).items()
-            if len(counted[name]) == length and all(map(_whole, counted[name]))
-        }
-        layout.curves.append(Curve(group, steps, "inside the checkpoint"))
-
-
-def _read_optimizer(layout: Layout, item: Mapping[str, Any]) -> None:
-    groups = item.get("param_groups")
-    if isinstance(groups, list | tuple) and groups and isinstance(groups[0], Mapping):
-        kept = {key: plain(groups[0].get(key)) for key in ("lr", "weight_decay", "betas", "eps")}
-        layout.metadata["optimizer"] = {k: v for k, v in kept.items() if v is not None}

@@ -23,8 +23,8 @@ from geomdiag.checkpoints.formats.contract import (
     refusal,
 )
 from geomdiag.checkpoints.formats.dumps import ARRAYS, is_scalar_name, kind_of, plain_value
-from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap
+from geomdiag.checkpoints.formats.recorded import steps_of
 from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.checkpoints.steps import read_stem

@@ -22,10 +22,10 @@ from geomdiag.checkpoints.formats.contract import (
     refusal,
 )
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, plain_value
-from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.program import Program
 from geomdiag.checkpoints.formats.protobuf import Scanner
 from geomdiag.checkpoints.formats.raw import Place, RawMap, check_span
+from geomdiag.checkpoints.formats.recorded import steps_of
 from geomdiag.checkpoints.places.copies import local_copy
 from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec

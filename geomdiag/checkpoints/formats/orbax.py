@@ -23,8 +23,9 @@ from geomdiag.checkpoints.formats.contract import (
     missing_extra,
 )
 from geomdiag.checkpoints.formats.dumps import is_scalar_name
-from geomdiag.checkpoints.formats.layout import Layout, choose_network, read_beside, steps_of
+from geomdiag.checkpoints.formats.layout import choose_network
 from geomdiag.checkpoints.formats.raw import DAMAGED, RAW, strict_json
+from geomdiag.checkpoints.formats.recorded import Recorded, read_beside, steps_of
 from geomdiag.checkpoints.places.copies import local_copy
 from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
@@ -214,20 +215,20 @@ class OrbaxFormat:
         specs = {name: spec for name, spec in tensors.specs().items() if names[name] not in beside}
         if not specs:
             raise NotACheckpointError(f"{path.parent}: the folder holds no arrays of a network")
-        layout = Layout()
-        read_beside(layout, beside)
-        steps = steps_of(layout.metadata)
+        recorded = Recorded()
+        read_beside(recorded, beside)
+        steps = steps_of(recorded.metadata)
         step = read_stem(folder_of(path).name).step
         if not steps and step is not None:
             steps = {"step": step}
         entry = Entry(
             load=partial(_load, path, tuple(specs)),
             specs=specs,
-            metadata=layout.metadata,
+            metadata=recorded.metadata,
             steps=steps,
             parts=parts,
         )
-        return Contents(entries=[entry], config=layout.config)
+        return Contents(entries=[entry], config=recorded.config)
 
 
 FORMAT = OrbaxFormat()

@@ -20,8 +20,8 @@ from geomdiag.checkpoints.formats.contract import (
     refusal,
 )
 from geomdiag.checkpoints.formats.dumps import is_scalar_name, kind_of, plain_value
-from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.raw import DAMAGED, Place, RawMap, strict_json
+from geomdiag.checkpoints.formats.recorded import steps_of
 from geomdiag.checkpoints.formats.sharding import read_index
 from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec

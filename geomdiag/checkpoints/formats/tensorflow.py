@@ -19,9 +19,10 @@ from typing import Any
 
 from geomdiag.checkpoints.formats.contract import Contents, Entry, NotACheckpointError
 from geomdiag.checkpoints.formats.dumps import is_scalar_name
-from geomdiag.checkpoints.formats.layout import choose_network, steps_of
+from geomdiag.checkpoints.formats.layout import choose_network
 from geomdiag.checkpoints.formats.protobuf import Scanner
 from geomdiag.checkpoints.formats.raw import DAMAGED, Place, RawMap, check_span
+from geomdiag.checkpoints.formats.recorded import steps_of
 from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec
 from geomdiag.errors import CheckpointError

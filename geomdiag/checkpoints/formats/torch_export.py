@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import Contents, Entry, NotACheckpointError
 from geomdiag.checkpoints.formats.dumps import plain_value
-from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.program import Program, refuse_to_run
 from geomdiag.checkpoints.formats.raw import DAMAGED, RAW, Place, RawMap, check_span, strict_json
+from geomdiag.checkpoints.formats.recorded import steps_of
 from geomdiag.checkpoints.places.copies import local_copy
 from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.series import TensorMap, TensorSpec

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from geomdiag.checkpoints.formats.archives import Archive, first_member
 from geomdiag.checkpoints.formats.contract import Contents, Entry, NotACheckpointError
 from geomdiag.checkpoints.formats.dumps import is_scalar_name
-from geomdiag.checkpoints.formats.layout import steps_of
 from geomdiag.checkpoints.formats.pickles import read_restricted
 from geomdiag.checkpoints.formats.program import Program, refuse_to_run
 from geomdiag.checkpoints.formats.raw import RAW, Place, RawMap, check_span
+from geomdiag.checkpoints.formats.recorded import steps_of
 from geomdiag.checkpoints.formats.unfolding import Unfolding
 from geomdiag.checkpoints.places.copies import local_copy
 from geomdiag.checkpoints.places.paths import AnyPath
