@@ -345,4 +345,5 @@ ANALYZER = Analyzer(
         "covered_accuracy",
     ),
     static=("symmetry_instances", "symmetry_exact", "symmetry_architectural", "coverage"),
+    version=2,
 )

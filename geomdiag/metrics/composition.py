@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from geomdiag.metrics._array import Array, index_like, namespace, to_float64, to_numpy
 from geomdiag.metrics._quantiles import Weighted, weighted_quantiles
 from geomdiag.metrics._summary import PARTS, STATISTICS, ViolationSummary
-from geomdiag.metrics.divergence import CLAMP, divergences, symmetric_kl
+from geomdiag.metrics.divergence import divergences, symmetric_kl
 
 __all__ = [
     "composition_kl",
@@ -33,6 +33,9 @@ _Index = slice | IntArray
 
 _AT_ONCE = 20_000  # probabilities worked on at once: a few arrays of them stay in cache
 _LEAST = 256  # instances worked on at once: with many classes, steps must not be too short
+#: Smallest exponent of a factor. Further down than elsewhere (-60), because the logarithm of a sum of
+#: products enters the divergence, however small it is; a product of two is no denormal yet.
+_FACTOR_CLAMP = -350.0
 _PRODUCTS = 2_000_000  # products of two classes' probabilities held at once for gradients
 
 
@@ -112,7 +115,7 @@ def _convolutions(
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return symmetric and directed KL, Jensen-Shannon and lost mass of each instance."""
     by_class = np.ascontiguousarray(log_p.T)
-    p = np.exp(np.maximum(by_class, CLAMP))
+    p = np.exp(np.maximum(by_class, _FACTOR_CLAMP))
     convolution = _Convolution(len(p), sums)
     kl, directed, js, lost = (np.empty(len(whole)) for _ in range(4))
     step = max(_LEAST, _AT_ONCE // len(p))
@@ -184,7 +187,7 @@ def composition_kl(
         _check_sums(to_numpy(sums), classes)
     # Classes first: rows are taken, and their gradients added up, several times quicker.
     p, q = (
-        xp.matrix_transpose(xp.reshape(xp.exp(xp.clip(each, min=CLAMP)), (-1, classes)))
+        xp.matrix_transpose(xp.reshape(xp.exp(xp.clip(each, min=_FACTOR_CLAMP)), (-1, classes)))
         for each in (first, second)
     )
     step = max(1, _PRODUCTS // classes**2)

@@ -75,6 +75,29 @@ def test_sure_and_right_distances_compose() -> None:
         assert max(one.values()) <= 1e-12
 
 
+@pytest.mark.parametrize("scale", [40.0, 100.0, 300.0])
+def test_sure_and_wrong_answers_are_told_to_their_full_extent(scale: float) -> None:
+    """Against convolutions of log-probabilities, which have no floor."""
+    n = 5
+    whole, parts, _ = path_triples(n)
+    logits = np.random.default_rng(1).uniform(0.0, scale, (n * n, n))
+    log_p = log_softmax(logits)
+    symmetric = []
+    for ac, (ab, bc) in zip(whole, parts, strict=True):
+        terms = np.full((n, n), -np.inf)
+        for i, j in itertools.product(range(n), repeat=2):
+            if i + j < n:
+                terms[i, i + j] = log_p[ab, i] + log_p[bc, j]
+        composed = log_softmax(np.logaddexp.reduce(terms, axis=0)[None])[0]
+        difference = np.exp(composed) - np.exp(log_p[ac])
+        symmetric.append(0.5 * (difference * (composed - log_p[ac])).sum())
+    found = composition_violation(log_p, rule="convolution", whole=whole, parts=parts)
+    assert found.kl["mean"] == pytest.approx(np.mean(symmetric), rel=1e-12)
+    assert found.kl["max"] == pytest.approx(np.max(symmetric), rel=1e-12)
+    mean = mean_composition_violation(log_p, rule="convolution", whole=whole, parts=parts)
+    assert float(mean) == pytest.approx(np.mean(symmetric), rel=1e-12)
+
+
 def test_small_violations_are_not_lost_to_rounding() -> None:
     """Near agreement divergences are quadratic: a hundredth of the noise, 1e-4 of them."""
     rng = np.random.default_rng(3)
