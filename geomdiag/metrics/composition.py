@@ -33,8 +33,8 @@ _Index = slice | IntArray
 
 _AT_ONCE = 20_000  # probabilities worked on at once: a few arrays of them stay in cache
 _LEAST = 256  # instances worked on at once: with many classes, steps must not be too short
-#: Smallest exponent of a factor. Further down than elsewhere (-60), because the logarithm of a sum of
-#: products enters the divergence, however small it is; a product of two is no denormal yet.
+# Smallest exponent of a factor. Far below the usual -60, because the logarithm of a sum of products
+# enters the divergence, however small it is; a product of two is no denormal yet.
 _FACTOR_CLAMP = -350.0
 _PRODUCTS = 2_000_000  # products of two classes' probabilities held at once for gradients
 
