@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from geomdiag._replace import write_text
 from geomdiag.dynamics.corpus import signals_of
-from geomdiag.dynamics.crossings import rises_for_good
-from geomdiag.dynamics.curves import accuracy
+from geomdiag.dynamics.crossings import REACHED
+from geomdiag.dynamics.curves import curve_of
 from geomdiag.dynamics.derived import over_runs, replaced
 from geomdiag.dynamics.features import features
 from geomdiag.dynamics.forecaster import (
@@ -43,6 +43,11 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 
+#: Where forecasts are missing, for the definitions.
+_OVER = (
+    f"missing before step {FIRST}, and where the last held-out accuracy known by this step is "
+    f"{REACHED} or more: then the onset lies behind"
+)
 #: Horizons, as factors on the present step.
 HORIZONS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 
@@ -128,8 +133,10 @@ def forecast_run(
         generalised within the budget; NaN for a budget beyond 24.5 times the step.
         ``forecast_verdict`` (): the last step's forecast in words.
 
-        NaN before step 10. A run that has generalised has its onset behind it; forecasts then
-        stay close to the present step.
+        NaN before step 10, and where the split is known, in either mode, at the steps at which the
+        run has generalised: whose last known held-out accuracy is 0.99 or more. The onset is
+        behind it then, and chances given that it is still to come mean nothing. No later step is
+        asked whether it stays; where it falls below again, forecasts begin anew.
     """
     forecasters = load_forecaster() if forecasters is None else forecasters
     steps = np.asarray(dataset["step"].values, dtype=np.int64)
@@ -141,7 +148,8 @@ def forecast_run(
         return _nothing(
             "no forecast: it needs the symmetry violations of the network, and there are none"
         )
-    late = steps >= FIRST
+    over = _generalised(dataset)
+    late = (steps >= FIRST) & ~over
     shape = (len(modes), len(steps))
     chance = np.full((*shape, len(HORIZONS)), np.nan)
     onset = np.full((*shape, len(QUANTILES)), np.nan)
@@ -158,7 +166,7 @@ def forecast_run(
         end = np.full(len(now), EDGES[-1]) if budget is None else np.log(budget / now)
         # nothing is known of what is farther away than the last edge
         never[i, late] = np.where(end <= EDGES[-1], 1 - chance_at(survival, end), np.nan)
-    verdict = _verdict(dataset, steps, modes, onset, never, budget)
+    verdict = _verdict(steps, modes, over, onset, never, budget)
     return xr.Dataset(
         {
             "onset_probability": (
@@ -168,7 +176,7 @@ def forecast_run(
                     "long_name": "chance of having generalised by a later step",
                     "units": "1",
                     "definition": "forecast from this step and earlier ones, for `horizon` times "
-                    "this step; see docs/forecast.md",
+                    f"this step; {_OVER}; see docs/forecast.md",
                 },
             ),
             "onset": (
@@ -179,8 +187,7 @@ def forecast_run(
                     "units": "step",
                     "definition": "median and ends of the 50 % and 90 % intervals, which hold as "
                     "many onsets of left-out tasks; given that the run generalises "
-                    f"within {math.exp(EDGES[-1]):.1f} times this step. Of a step at which it has "
-                    "generalised it says nothing",
+                    f"within {math.exp(EDGES[-1]):.1f} times this step; {_OVER}",
                 },
             ),
             "onset_never": (
@@ -194,7 +201,8 @@ def forecast_run(
                         f"{math.exp(EDGES[-1]):.1f} times this step"
                         if budget is None
                         else f"step {budget:.0f}"
-                    ),
+                    )
+                    + f"; {_OVER}",
                 },
             ),
             "forecast_verdict": _words(verdict),
@@ -208,15 +216,25 @@ def forecast_run(
     )
 
 
+def _generalised(dataset: xr.Dataset) -> NDArray[np.bool_]:
+    """Return at which steps the run has generalised, as far as is known there, (step,).
+
+    From this step and earlier ones alone: whether it stays, a forecaster cannot know.
+    """
+    known = curve_of(dataset, "accuracy", "held-out accuracy", part="heldout")
+    last = np.searchsorted(known.steps, dataset["step"].values, side="right") - 1
+    return (last >= 0) & (np.append(known.values, 0.0)[last] >= REACHED)
+
+
 def _verdict(
-    dataset: xr.Dataset,
     steps: NDArray[np.int64],
     modes: list[str],
+    over: NDArray[np.bool_],
     onset: FloatArray,
     never: FloatArray,
     budget: float | None,
 ) -> str:
-    if "losses" in modes and rises_for_good(accuracy(dataset, "heldout")).exists:
+    if over[-1]:
         return "has generalised: nothing to forecast"
     i = len(modes) - 1
     if np.isnan(onset[i]).all():

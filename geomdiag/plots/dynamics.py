@@ -159,15 +159,15 @@ def _violation(ax: Axes, dataset: xr.Dataset, name: str) -> None:
         low, high = ax.get_ylim()
         low = max(low, peak * 10.0**-_DEPTH)
         ax.set_ylim(low, min(high, 3 * peak))
-        label: str | None = f"below {low:.0e}"
+        note: str | None = f"below {low:.0e}"
         for own, colour in drawn:  # what the axis does not hold, zeros too, stands at its edge
             under = own < low
             if under.any():
                 ax.plot(
                     steps[under], np.full(under.sum(), low), "v", color=colour, mfc="none", ms=5,
-                    clip_on=False, label=label,
+                    clip_on=False, label=note,
                 )  # fmt: skip
-                label = None  # once
+                note = None  # once
     ax.minorticks_off()
     kind = {"symmetry_js": "Jensen-Shannon", "symmetry_violation": "symmetric KL"}.get(name, name)
     ax.set_ylabel("violation (nat)")
@@ -191,11 +191,11 @@ def _boundaries(ax: Axes, dataset: xr.Dataset) -> None:
         low, high = (interval.sel(ci_bound=end).values for end in ("lower", "upper"))
         # where the lower end is missing, the record began too late: as far as it goes
         low = np.where(np.isnan(low) & ~np.isnan(high), dataset["step"].values[0], low)
-        for label, own, width, alpha in _kinds_of_interval(dataset):
+        for kind, own, width, alpha in _kinds_of_interval(dataset):
             if (own & ~np.isnan(high)).any():
                 ax.hlines(
                     np.flatnonzero(own), low[own], high[own], color=COLOURS[0], lw=width,
-                    alpha=alpha, label=label,
+                    alpha=alpha, label=kind,
                 )  # fmt: skip
     ax.plot(at, range(len(names)), "o", color=COLOURS[0], ms=4.5)
     labels = [

@@ -41,7 +41,7 @@ def plot_forecast(
     -------
     list of Axes
         The fan's upper edge is where the forecast no longer reaches: a median beyond it is a
-        triangle there.
+        triangle there. There is no fan where the run has generalised: its onset is behind it.
 
     Raises
     ------
@@ -59,8 +59,6 @@ def plot_forecast(
     quantiles = {round(float(q), 6): i for i, q in enumerate(onset["quantile"].values)}
     steps, values = dataset["step"].values, onset.values
     told = ~np.isnan(values).all(axis=1)
-    # the onset is behind: its quantiles are this very step, and there is nothing to forecast
-    values = np.where((values == steps[:, None]).all(axis=1, keepdims=True), np.nan, values)
     if not told.any():
         why = f": {dataset['forecast_verdict'].values}" if "forecast_verdict" in dataset else ""
         raise GeomdiagError(f"{run_name(dataset)}: no step has a forecast{why}")
@@ -107,8 +105,9 @@ def plot_forecast(
     chance.plot(steps, never.values, "s-", color=COLOURS[4])
     chance.set_ylim(-0.05, 1.05)
     chance.set_ylabel("chance of\nnever")
+    shown = np.append(steps[told], truth if truth <= steps[-1] else np.nan)
     for one in (fan, chance):
-        step_axis(one, steps[told], unit_of(dataset))
+        step_axis(one, shown, unit_of(dataset))
     fan.set_xlabel("")
     chance.set_xlabel(f"{unit_of(dataset)} at which it was forecast")
     return [fan, chance]

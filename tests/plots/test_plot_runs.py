@@ -343,8 +343,12 @@ def test_a_median_beyond_reach_is_marked_at_the_edge() -> None:
 
 def test_what_lies_behind_is_no_forecast() -> None:
     data = a_result()
-    data["onset"][{"step": slice(7, None)}] = STEPS[7:, None]
-    assert np.isnan(lines(plot_forecast(data)[0])["median"][1]).tolist() == [False] * 7 + [True] * 2
+    data["onset"][{"step": slice(6, None)}] = np.nan
+    fan = plot_forecast(data)[0]
+    assert np.isnan(lines(fan)["median"][1]).tolist() == [False] * 6 + [True] * 3
+    low, high = fan.get_xlim()
+    assert low < 0
+    assert 1000 <= high < 3000  # as far as the step at which it generalised, not to its end
 
 
 def test_a_run_that_did_not_generalise_has_no_line() -> None:
