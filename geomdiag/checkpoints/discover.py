@@ -15,7 +15,7 @@ from geomdiag.checkpoints.formats.orbax import folder_of
 from geomdiag.checkpoints.formats.sharding import INDEX_ENDING, shards_of
 from geomdiag.checkpoints.places.archived import ENDINGS
 from geomdiag.checkpoints.places.paths import AnyPath, RemotePath
-from geomdiag.checkpoints.steps import Stem, read_stem, sidecar_key
+from geomdiag.checkpoints.steps import Stem, counts_first, read_stem, sidecar_key
 from geomdiag.errors import CheckpointError
 
 __all__ = [
@@ -327,10 +327,15 @@ def _holder(candidate: Candidate) -> AnyPath:
 
 
 def _is_step_folder(folder: AnyPath) -> bool:
-    """Return whether a folder is named for a step; bare numbers may be seeds and are not."""
+    """Return whether a folder is named for a step.
+
+    A bare number may be a seed's, and ``100-epochs`` a run's length: see `join_folders`.
+    """
     stem = read_stem(folder.name)
     placed = stem.step is not None or stem.word in ("final", "last", "latest", "best")
-    return placed and not stem.base and not folder.name.isdecimal()
+    return (
+        placed and not stem.base and not folder.name.isdecimal() and not counts_first(folder.name)
+    )
 
 
 def _root_of(candidate: Candidate, opened: AnyPath) -> AnyPath:

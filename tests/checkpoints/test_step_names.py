@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomdiag.checkpoints.steps import read_stem, sidecar_key
+from geomdiag.checkpoints.steps import folder_count, read_stem, sidecar_key, without_steps
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,28 @@ from geomdiag.checkpoints.steps import read_stem, sidecar_key
         ("step-1", 1, "step", "", ""),
         ("20240506", None, "", "20240506", ""),  # a date
         ("20240500", 20240500, "", "", ""),
+        ("step_10k", 10_000, "step", "", ""),
+        ("step10K-seed_3", 10_000, "step", "seed_3", ""),
+        ("ckpt-1.5M", 1_500_000, "", "", ""),
+        ("checkpoint_2k", 2000, "", "", ""),
+        ("epoch_1e3", 1000, "epoch", "", ""),
+        ("iter=2.5e+4", 25_000, "step", "", ""),
+        ("10k-steps", 10_000, "step", "", ""),
+        ("model_500_epochs", 500, "epoch", "", ""),
+        ("1.5M_steps_wd1", 1_500_000, "step", "wd1", ""),
+        ("100_steps_seed_3", 100, "step", "seed_3", ""),
+        ("step_1.2345k", None, "", "step_1.2345k", ""),  # 1234.5
+        ("step_10kb", None, "", "step_10kb", ""),
+        ("step_10m", None, "", "step_10m", ""),  # minutes, millions, a model's name
+        ("ckpt-7B", None, "", "ckpt-7B", ""),
+        ("ckpt_3e7", None, "", "ckpt_3e7", ""),  # a hash may begin so
+        ("epoch_1e-3", None, "", "epoch_1e-3", ""),
+        ("step_1e99", None, "", "step_1e99", ""),
+        ("step_9999999999999M", None, "", "step_9999999999999M", ""),
+        ("model_10k", None, "", "model_10k", ""),
+        ("seed_3_steps", None, "", "seed_3_steps", ""),
+        ("3-steps-100", 100, "step", "3", ""),
+        ("2-steps-ahead", 2, "step", "ahead", ""),
     ],
 )
 def test_known_names(stem: str, step: int | None, unit: str, base: str, word: str) -> None:
@@ -83,3 +105,38 @@ def test_any_name_can_be_read(stem: str) -> None:
 )
 def test_sidecar_key(name: str, key: str) -> None:
     assert sidecar_key(name) == key
+
+
+@given(
+    thousands=st.integers(1, 10**6),
+    token=st.sampled_from(["step", "epoch", "it", "ckpt"]),
+    gap=st.sampled_from(["", "_", "-", "="]),
+)
+def test_thousands_are_read_as_if_they_were_written_out(
+    thousands: int, token: str, gap: str
+) -> None:
+    short, long = (f"wd1_{token}{gap}{text}" for text in (f"{thousands}k", f"{thousands}000"))
+    assert read_stem(short) == read_stem(long)
+    assert without_steps(short) == without_steps(long) == "wd1_"
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("100", (100, "")),
+        ("000100", (100, "")),
+        ("10k", (10_000, "")),
+        ("1.5M", (1_500_000, "")),
+        ("10k-steps", (10_000, "step")),
+        ("3_epochs", (3, "epoch")),
+        ("20240506", None),
+        ("1e5", None),
+        ("step_100", None),
+        ("1.5", None),
+        ("0.5k1", None),
+        ("model_3_epochs", None),
+        ("seed1", None),
+    ],
+)
+def test_folders_called_by_a_number(name: str, found: tuple[int, str] | None) -> None:
+    assert folder_count(name) == found

@@ -218,9 +218,9 @@ class OrbaxFormat:
         recorded = Recorded()
         read_beside(recorded, beside)
         steps = steps_of(recorded.metadata)
-        step = read_stem(folder_of(path).name).step
-        if not steps and step is not None:
-            steps = {"step": step}
+        named = read_stem(folder_of(path).name)
+        if not steps and named.step is not None:
+            steps = {named.unit or "step": named.step}
         entry = Entry(
             load=partial(_load, path, tuple(specs)),
             specs=specs,
