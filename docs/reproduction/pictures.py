@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from reproduction.runs import CONTROL, EXPERIMENTS, Run
 from reproduction.stages import EVENTS
-from reproduction.statistics import best_threshold
 from reproduction.threshold import drawn_symmetry, separation
 from reproduction.times import Row, compare
 
+from geomdiag.dynamics.criterion import best_threshold
 from geomdiag.plots.style import settled
 
 #: Okabe and Ito's colours, told apart by colour-blind readers; markers differ as well.

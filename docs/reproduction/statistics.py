@@ -95,29 +95,12 @@ def auroc_interval(area: float, m: int, n: int, z: float = 1.959964) -> tuple[fl
     return edge(0.0), edge(1.0)
 
 
-def best_threshold(values: NDArray[np.float64], solved: NDArray[np.bool_]) -> float:
-    """Return τ such that "below τ: solved" is right most often; of positive values.
-
-    Half-way, in logarithm, between two neighbouring values; among equally good ones the middle.
-    """
-    logs = np.log(values)
-    edges = np.unique(logs)
-    cuts = np.concatenate([[edges[0] - 1], (edges[1:] + edges[:-1]) / 2, [edges[-1] + 1]])
-    right = ((logs[:, None] < cuts) == solved[:, None]).sum(axis=0)
-    best = np.flatnonzero(right == right.max())
-    return float(np.exp(cuts[best[len(best) // 2]]))
-
-
 def leave_one_seed_out(
     values: NDArray[np.float64], solved: NDArray[np.bool_], seeds: NDArray[np.int64]
 ) -> float:
-    """Return the share of runs that the threshold of the other seeds' runs tells right."""
-    right = 0
-    for seed in np.unique(seeds):
-        own = seeds == seed
-        if own.all():
-            return math.nan
-        right += int(
-            ((values[own] < best_threshold(values[~own], solved[~own])) == solved[own]).sum()
-        )
-    return right / len(values)
+    """Return the share of runs that the threshold of the other seeds' runs tells right.
+
+    NaN where the other seeds have no runs of both kinds.
+    """
+    wrong, count = criterion.wrong_when_left_out(values, solved, seeds)
+    return 1 - wrong / count if count else math.nan

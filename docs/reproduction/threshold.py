@@ -10,8 +10,10 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 from reproduction.runs import MEASURES, SHOWN, Run
-from reproduction.statistics import auroc, auroc_interval, best_threshold, leave_one_seed_out
+from reproduction.statistics import auroc, auroc_interval, leave_one_seed_out
 from reproduction.words import count, listed, paragraph
+
+from geomdiag.dynamics.criterion import best_threshold
 
 #: Fewest runs on each side that an AUROC is given for.
 FEWEST = 3

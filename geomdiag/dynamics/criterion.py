@@ -36,6 +36,7 @@ __all__ = [
     "criterion",
     "load_criterion",
     "save_criterion",
+    "wrong_when_left_out",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -204,8 +205,25 @@ def _signal_runs(corpus: xr.Dataset, signal: str) -> _Runs:
     )
 
 
-def _wrong(values: FloatArray, solved: BoolArray, groups: NDArray[Any]) -> tuple[int, int]:
-    """Return how many runs are on the wrong side of thresholds set without their group."""
+def wrong_when_left_out(
+    values: FloatArray, solved: BoolArray, groups: NDArray[Any]
+) -> tuple[int, int]:
+    """Return how many runs are on the wrong side of thresholds set without their group.
+
+    Parameters
+    ----------
+    values : (n,) float array
+        Positive values, one a run.
+    solved : (n,) bool array
+        Which runs generalised.
+    groups : (n,) array
+        What is left out together, such as seeds.
+
+    Returns
+    -------
+    wrong, count : int
+        Of `count` runs; a group without which there are no runs of both kinds is not counted.
+    """
     wrong = count = 0
     for out in _left_out(solved, groups):
         level = best_threshold(values[~out], solved[~out])
@@ -231,11 +249,11 @@ def _chosen_error(table: FloatArray, solved: BoolArray, groups: NDArray[Any]) ->
     table : (signals, n) float array
         Last values; only signals that every run has.
     solved, groups : (n,) array
-        As in `_wrong`.
+        As in `wrong_when_left_out`.
     """
     wrong = count = 0
     for out in _left_out(solved, groups):
-        found = [_wrong(values[~out], solved[~out], groups[~out]) for values in table]
+        found = [wrong_when_left_out(row[~out], solved[~out], groups[~out]) for row in table]
         best = int(np.argmin([bad / max(seen, 1) for bad, seen in found]))
         level = best_threshold(table[best][~out], solved[~out])
         wrong += int(((table[best][out] < level) != solved[out]).sum())
@@ -253,7 +271,7 @@ def _threshold(
     if solved.sum() < LEAST or (~solved).sum() < LEAST:
         return None
     level = best_threshold(values, solved)
-    wrong, count = _wrong(values, solved, groups)
+    wrong, count = wrong_when_left_out(values, solved, groups)
     if not count:
         return None
     leads = np.array(

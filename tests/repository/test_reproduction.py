@@ -19,6 +19,7 @@ import xarray as xr
 from scipy.integrate import quad
 
 from geomdiag.dynamics.corpus import collect, load_corpus
+from geomdiag.dynamics.criterion import load_criterion
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -134,14 +135,16 @@ def test_auroc_interval_of_a_perfect_separation_is_not_a_point(statistics: Modul
     assert statistics.auroc_interval(1.0, 100, 100)[0] > low
 
 
-def test_best_threshold_is_the_best_of_all(statistics: ModuleType) -> None:
-    rng = np.random.default_rng(2)
-    for _ in range(30):
-        values = 10 ** rng.normal(size=12)
-        solved = rng.random(12) < 0.5
-        right = np.sum((values < statistics.best_threshold(values, solved)) == solved)
-        tried = [0, *(values * (1 + 1e-9))]
-        assert right == max(np.sum((values < cut) == solved) for cut in tried)
+def test_thresholds_are_those_that_are_shipped(corpus_runs: Any) -> None:
+    """One rule: the page's τ of a symmetry is the shipped level of the same signal."""
+    rows = importlib.import_module("reproduction.threshold").tau_rows(corpus_runs)
+    shipped = load_criterion()["tasks"]
+    for row in rows:
+        task, _, symmetry = row[0].rpartition(": ")
+        levels = {one["signal"]: one["level"] for one in shipped[task]}
+        for cell, statistic in ((row[2], "mean"), (row[4], "max")):
+            assert cell == f"{levels[f'symmetry_violation[{symmetry},{statistic}]']:.2g}"
+    assert len(rows) == 39
 
 
 def test_leave_one_seed_out(statistics: ModuleType) -> None:
