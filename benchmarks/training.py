@@ -36,8 +36,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geomdiag.training import Recipe, load_recipe
+from geomdiag.training.allocator import freed_memory_kept
 from geomdiag.training.recipe import MLPModel, TransformerModel
-from geomdiag.training.trainer import _Training
+from geomdiag.training.stack import Stack
 
 RECIPES = Path(__file__).resolve().parents[1] / "fixtures" / "recipes"
 NAMES = (
@@ -132,17 +133,17 @@ class Stacked:
                 )
                 for k, seed in enumerate(seeds)
             ]
-        self.training = _Training(
-            recipes, recipe.build_task(), Path("unused"), device, compiled=compiled
-        )
+        self.recipe, self.task = recipes[0], recipe.build_task()
+        self.stack = Stack(recipes, self.task, device)
         start = time.perf_counter()
-        self.training.warm_up()
+        if compiled:
+            self.stack.compile()
         #: Seconds that compiling took.
         self.compiling = time.perf_counter() - start
 
     def __call__(self) -> Tensor:
-        _, losses = self.training.learn(self.training.optimiser.step_count, descend=True)
-        self.training.optimiser.update()
+        _, losses = self.stack.learn(self.stack.optimiser.step_count, descend=True)
+        self.stack.optimiser.update()
         return losses[0]
 
 
@@ -150,11 +151,10 @@ class Plain:
     """The plain step: network, inputs, optimiser."""
 
     def __init__(self, alone: Stacked) -> None:
-        training = alone.training
-        settings, model = training.recipes[0].training, training.recipes[0].model
-        weights = {name: value[0].detach().clone() for name, value in training.parameters.items()}
-        self.inputs = training.train_part.inputs[:, 0].T.contiguous()
-        self.answers = training.train_part.answers[0]
+        settings, model, stack = alone.recipe.training, alone.recipe.model, alone.stack
+        weights = {name: value[0].detach().clone() for name, value in stack.parameters.items()}
+        self.inputs = stack.data.train.inputs[:, 0].T.contiguous()
+        self.answers = stack.data.train.answers[0]
         self.network: nn.Module
         if isinstance(model, MLPModel):
             self.network = PlainMLP(weights)
@@ -180,9 +180,8 @@ class Plain:
 
 def products(stacked: Stacked) -> tuple[Callable[[], None], int]:
     """Return the products that no step can avoid, and their FLOPs, over all seeds."""
-    training = stacked.training
-    model, classes = training.recipes[0].model, training.task.classes
-    seeds, n = training.train_part.answers.shape
+    model, classes = stacked.recipe.model, stacked.task.classes
+    seeds, n = stacked.stack.data.train.answers.shape
     if isinstance(model, MLPModel):
         shapes = [(model.d_hidden, classes)]
     else:
@@ -191,7 +190,7 @@ def products(stacked: Stacked) -> tuple[Callable[[], None], int]:
     pairs = []
     for rows, columns in shapes:
         x, weight, y = (
-            torch.randn(shape, device=training.device)
+            torch.randn(shape, device=stacked.stack.device)
             for shape in ((seeds, n, rows), (seeds, rows, columns), (seeds, n, columns))
         )
         # forward; gradient of the input; gradient of the weight
@@ -336,7 +335,8 @@ def main() -> None:
         print(f"{'':31s}{header}")
         for recipe in options.recipes:
             loaded = load_recipe(RECIPES / f"{recipe}.toml")
-            line = measure(loaded, stack, options.repeats, device, compiled=options.compile)
+            with freed_memory_kept():  # as the trainer does
+                line = measure(loaded, stack, options.repeats, device, compiled=options.compile)
             print(line, flush=True)
 
 

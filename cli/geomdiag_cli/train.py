@@ -35,9 +35,13 @@ def command(
         int, typer.Option("--workers", "-j", min=1, help="Processes for the recipes of a sweep.")
     ] = 1,
     compile: Annotated[
-        bool,
-        typer.Option("--compile", help="Compile the step first, which pays for long trainings."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile the step first, which pays for long trainings.",
+            show_default="on a GPU only",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Start again where an earlier training could go on.")
     ] = False,

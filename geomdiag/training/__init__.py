@@ -18,8 +18,9 @@ if TYPE_CHECKING:
         load_recipe,
         parse_recipe,
     )
+    from geomdiag.training.recording import Progress
     from geomdiag.training.sweep import load_recipes, sweep_name
-    from geomdiag.training.trainer import Progress, train
+    from geomdiag.training.trainer import train
 
 __all__ = [
     "Checkpoints",
@@ -40,8 +41,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("Progress", "train"):
+    if name == "train":
         from geomdiag.training import trainer as module
+    elif name == "Progress":
+        from geomdiag.training import recording as module  # type: ignore[no-redef]
     elif name == "train_all":
         from geomdiag.training import many as module  # type: ignore[no-redef]
     elif name in ("load_recipes", "sweep_name"):

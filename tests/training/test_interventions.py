@@ -14,9 +14,9 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from geomdiag.training import Progress, Recipe, Training, train
+from geomdiag.training.data import noisy_answers, train_rows
 from geomdiag.training.networks import build_network
 from geomdiag.training.optimiser import Matrix, Muon
-from geomdiag.training.trainer import noisy_answers, train_rows
 
 #: Every intervention that changes how a step is taken or what it is taken on.
 INTERVENTIONS: dict[str, dict[str, Any]] = {

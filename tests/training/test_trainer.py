@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from geomdiag.errors import RecipeError, StoreError
-from geomdiag.training import Progress, Recipe, train, trainer
+from geomdiag.training import Progress, Recipe, stack, train
 from geomdiag.training.networks import build_network
 
 
@@ -322,15 +322,16 @@ def test_seeds_in_groups_equal_all_at_once(
     recipe = small(training={"seeds": 5, "split_seed": "seed"}, dtype="float64", **more)
     together = train(recipe, tmp_path / "together")
     # 15 inputs, 12 hidden units, 8 bytes: two seeds, two, and one
-    monkeypatch.setattr(trainer, "_STEP_BYTES", 2 * 15 * 12 * 8)
+    monkeypatch.setattr(stack, "_STEP_BYTES", 2 * 15 * 12 * 8)
     groups: list[int] = []
-    original = trainer._Training.learn
+    original = stack.Stack.learn
 
-    def learn(self: trainer._Training, step: int, *, descend: bool) -> Any:
-        groups[:] = [len(group.part.answers) for group in self.groups]
-        return original(self, step, descend=descend)
+    def learn(self: stack.Stack, step: int, *, descend: bool) -> Any:
+        logits, losses = original(self, step, descend=descend)
+        groups[:] = map(len, logits)
+        return logits, losses
 
-    monkeypatch.setattr(trainer._Training, "learn", learn)
+    monkeypatch.setattr(stack.Stack, "learn", learn)
     apart = train(recipe, tmp_path / "apart")
     assert groups == [2, 2, 1]
     for one, other in zip(together, apart, strict=True):
