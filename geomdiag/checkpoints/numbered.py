@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from geomdiag.checkpoints.assemble import Opened
-from geomdiag.checkpoints.beside.curves import STEP_UNITS
-from geomdiag.checkpoints.beside.sidecars import collect
+from geomdiag.checkpoints.beside.curves import is_of_a_moment
+from geomdiag.checkpoints.beside.sidecars import Sidecars, collect
 from geomdiag.checkpoints.discover import Group, stem_of
 from geomdiag.checkpoints.ordering import refuse_mixture
 from geomdiag.checkpoints.places.paths import AnyPath
 from geomdiag.checkpoints.steps import GENERIC, Stem
 from geomdiag.errors import CheckpointError
 
-__all__ = ["join_numbered", "numbers_of", "siblings_of"]
+__all__ = [
+    "OVER",
+    "REPEATS",
+    "SETTINGS",
+    "beside_each",
+    "has_own_records",
+    "join_numbered",
+    "joined",
+    "numbers_of",
+    "settings_differ",
+    "siblings_of",
+]
 
 _REPEATS_TEXT = (
     "seed seeds s run runs trial rep reps repeat replicate replica try attempt fold split id idx "
@@ -26,7 +37,7 @@ _REPEATS_TEXT = (
     "sample task variant group"
 )
 #: Words before a number that tells runs, not moments, apart.
-_REPEATS = frozenset(_REPEATS_TEXT.split())
+REPEATS = frozenset(_REPEATS_TEXT.split())
 _SETTINGS_TEXT = (
     "wd decay lr rate p q mod modulus prime frac fraction train alpha beta gamma lambda eps "
     "dropout momentum temp temperature scale std noise d dim dims size width depth layer layers "
@@ -34,11 +45,11 @@ _SETTINGS_TEXT = (
     "classes vocab tokens ctx len length order degree freq freqs warmup sparsity"
 )
 #: Words before a number that is a setting.
-_SETTINGS = frozenset(_SETTINGS_TEXT.split())
+SETTINGS = frozenset(_SETTINGS_TEXT.split())
 #: Single letters that count time; any other may stand for a setting.
 _TIME = {"e": "epoch", "i": "step", "t": ""}
 #: Words that say the training is over: what differs beside them is the run.
-_OVER = frozenset(("final", "last", "latest", "best", "end"))
+OVER = frozenset(("final", "last", "latest", "best", "end"))
 _OWN_TEXT = (
     "seed random_seed data_seed p prime modulus lr learning_rate wd weight_decay frac_train "
     "train_frac train_fraction attn_coeff d_model d_mlp width depth n_layers num_layers"
@@ -68,12 +79,12 @@ class Numbered:
     @property
     def repeats(self) -> bool:
         """Whether the word says that the number tells runs apart."""
-        return self.word in _REPEATS or self.word.endswith(("seed", "run", "trial", "fold"))
+        return self.word in REPEATS or self.word.endswith(("seed", "run", "trial", "fold"))
 
     @property
     def sets(self) -> bool:
         """Whether the word says, or may say, that the number is a setting."""
-        return self.word in _SETTINGS or (len(self.word) == 1 and self.word not in _TIME)
+        return self.word in SETTINGS or (len(self.word) == 1 and self.word not in _TIME)
 
     @property
     def base(self) -> str:
@@ -113,7 +124,7 @@ def numbers_of(stem: str) -> Iterator[Numbered]:
             if not tokens:  # 3_layers
                 following = [token for token in _BETWEEN.split(after) if token]
                 first = following[0].lower() if following else ""
-                word = first if first in _REPEATS | _SETTINGS else ""
+                word = first if first in REPEATS | SETTINGS else ""
         humps = _HUMP.findall(word)
         yield Numbered(before, after, int(match[0]), humps[-1].lower() if humps else "")
 
@@ -131,7 +142,9 @@ def siblings_of(path: AnyPath) -> list[AnyPath]:
     return list(dict.fromkeys(other for same in found.values() for other in same[:_ENOUGH]))
 
 
-def join_numbered(opened: list[Opened]) -> list[Opened]:
+def join_numbered(
+    opened: list[Opened], asked: Callable[[Group], str] = lambda _: ""
+) -> list[Opened]:
     """Make one run of files whose names differ in one number, where that number is the step.
 
     It is when the files store steps that grow with it; or when none stores a step, the files
@@ -142,6 +155,9 @@ def join_numbered(opened: list[Opened]) -> list[Opened]:
     ----------
     opened : list of Opened
         Runs as told apart by explicit steps in names.
+    asked : callable, optional
+        What the user says that numbers count in a group's names: ``"steps"``, ``"runs"`` or
+        nothing.
 
     Returns
     -------
@@ -157,7 +173,9 @@ def join_numbered(opened: list[Opened]) -> list[Opened]:
         for number in numbers_of(stem_of(file.path)):
             key = (file.path.parent, file.path.suffix, number.before, number.after)
             families.setdefault(key, []).append((number, each))
-    wanted = [found for found in families.values() if len(found) > 1 and not found[0][0].repeats]
+    several = [found for found in families.values() if len(found) > 1 and not found[0][0].repeats]
+    said = {id(found): asked(found[0][1].group) for found in several}
+    wanted = [found for found in several if said[id(found)] != "runs"]
     plain = {id(each) for found in wanted if not found[0][0].sets for _, each in found}
     wanted = [
         found
@@ -171,7 +189,7 @@ def join_numbered(opened: list[Opened]) -> list[Opened]:
             continue  # two numbers vary: which one counts is anybody's guess
         found.sort(key=lambda pair: pair[0].value)
         numbers, members = [pair[0] for pair in found], [pair[1] for pair in found]
-        notice = _one_run(numbers, members)
+        notice = _one_run(numbers, members, sure=bool(said[id(found)]))
         if notice is None:
             continue
         home, parts = _joined(numbers, members, notice, result)
@@ -182,8 +200,11 @@ def join_numbered(opened: list[Opened]) -> list[Opened]:
     return result
 
 
-def _one_run(numbers: Sequence[Numbered], members: Sequence[Opened]) -> str | None:
-    """Return what to tell of files that are one run (perhaps nothing), None if they are not."""
+def _one_run(numbers: Sequence[Numbered], members: Sequence[Opened], *, sure: bool) -> str | None:
+    """Return what to tell of files that are one run (perhaps nothing), None if they are not.
+
+    `sure`: the user says that the numbers are steps.
+    """
     good = [(number, each) for number, each in zip(numbers, members, strict=True) if each.items]
     values = [number.value for number in numbers]
     if len(good) < 2 or len(set(values)) < len(values):
@@ -193,7 +214,7 @@ def _one_run(numbers: Sequence[Numbered], members: Sequence[Opened]) -> str | No
         refuse_mixture(items)
     except CheckpointError:
         return None
-    if _settings_differ([item.contents.config for item in items]):
+    if settings_differ([item.contents.config for item in items]):
         return None
     counts = [number.value for number, _ in good]
     stored = [item.entry.steps for item in items]
@@ -208,7 +229,11 @@ def _one_run(numbers: Sequence[Numbered], members: Sequence[Opened]) -> str | No
         steps and count not in steps.values() for count, steps in zip(counts, stored, strict=True)
     ):
         return None
-    if numbers[0].sets or _is_over(numbers[0]) or _have_their_own([each for _, each in good]):
+    if numbers[0].sets or _is_over(numbers[0]):
+        return None
+    if sure:
+        return ""
+    if _have_their_own([each for _, each in good]):
         return None
     if any(stored):  # those that say their step say this number
         return ""
@@ -216,19 +241,20 @@ def _one_run(numbers: Sequence[Numbered], members: Sequence[Opened]) -> str | No
     return (
         f"the number in the file names ({first} to {last}) is taken for the training step; if it "
         'is, name the files step_<N> or store "step" inside to say so; if it tells runs apart, '
-        "put each run into a folder of its own or name the files seed<N>"
+        "put each run into a folder of its own, name the files seed<N>, or write "
+        'numbers = "runs" into a geomdiag.toml beside them'
     )
 
 
 def _is_over(number: Numbered) -> bool:
     tokens = _BETWEEN.split(f"{number.before}_{number.after}".lower())
-    return not _OVER.isdisjoint(tokens)
+    return not OVER.isdisjoint(tokens)
 
 
-def _settings_differ(settings: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether two files name different numbers as settings."""
+def settings_differ(settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether two files name different numbers as settings; losses and steps are none."""
     for key in set().union(*settings):
-        if str(key).lower() in STEP_UNITS:
+        if is_of_a_moment(str(key)):
             continue
         values = {
             config[key] for config in settings if isinstance(config.get(key), bool | int | float)
@@ -240,27 +266,47 @@ def _settings_differ(settings: Sequence[Mapping[str, Any]]) -> bool:
 
 def _have_their_own(members: Sequence[Opened]) -> bool:
     """Return whether the files have settings or whole curves each, as separate runs do."""
-    configs: list[Mapping[str, Any]] = []
-    scalars: list[Mapping[str, Any]] = []
-    curves: list[int] = []
-    for each in [*members[:_ENOUGH], *members[_ENOUGH:][-1:]]:
-        file = each.group.files[0]
-        beside = collect(
-            [file.path.parent],
-            base=each.group.base,
-            stems=[stem_of(file.path)],
-            alone=False,
-            exclude={file.path},
-        )
-        inside = each.items[0].contents.curves
-        configs.append(beside.config)
-        scalars.append({key: value for key, value in beside.scalars.items() if key in _OWN})
-        lengths = [len(next(iter(c.values.values()), ())) for c in (*beside.curves, *inside)]
-        curves.append(max(lengths, default=0))
-    own = [length for length in curves if length > 1]
+    sample = [*members[:_ENOUGH], *members[_ENOUGH:][-1:]]
+    return has_own_records(sample, [beside_each(each, alone=False) for each in sample])
+
+
+def beside_each(member: Opened, *, alone: bool) -> Sidecars:
+    """Return what lies beside a member's one file; `alone`: all of its folder is its own."""
+    file = member.group.files[0]
+    return collect(
+        [file.path.parent],
+        base=member.group.base,
+        stems=[stem_of(file.path)],
+        alone=alone,
+        exclude={file.path},
+    )
+
+
+def has_own_records(members: Sequence[Opened], beside: Sequence[Sidecars]) -> bool:
+    """Return whether members have settings or whole curves each, as separate runs do.
+
+    Parameters
+    ----------
+    members : sequence of Opened
+        In order of their numbers.
+    beside : sequence of Sidecars
+        What lies beside each, see `beside_each`.
+    """
+    scalars = [
+        {key: value for key, value in each.scalars.items() if key in _OWN} for each in beside
+    ]
+    own: list[int] = []
+    for member, each in zip(members, beside, strict=True):
+        curves = (*each.curves, *member.items[0].contents.curves)
+        length = max((len(next(iter(c.values.values()), ())) for c in curves), default=0)
+        own += [length] if length > 1 else []
     # Curves that grow with the number are one run's, saved on the way.
     grow = all(one < two for one, two in pairwise(own))
-    return _settings_differ(configs) or _settings_differ(scalars) or (len(own) > 1 and not grow)
+    return (
+        settings_differ([each.config for each in beside])
+        or settings_differ(scalars)
+        or (len(own) > 1 and not grow)
+    )
 
 
 def _joined(
@@ -292,6 +338,12 @@ def _joined(
         parts.append(rivals[0])
     elif rivals:
         base = stem_of(members[0].group.files[0].path)
+    home = joined(root, base, parts, notice)
+    return home, parts
+
+
+def joined(root: AnyPath, base: str, parts: Sequence[Opened], notice: str) -> Opened:
+    """Return the run that several make together."""
     home = Opened(
         Group(root, base, sorted((f for p in parts for f in p.group.files), key=_by_path)),
         [item for each in parts for item in each.items],
@@ -302,7 +354,7 @@ def _joined(
     )
     if notice:
         home.notices.append(notice)
-    return home, parts
+    return home
 
 
 def _fits(members: Sequence[Opened], other: Opened) -> bool:

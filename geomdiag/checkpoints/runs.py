@@ -14,6 +14,7 @@ from geomdiag.checkpoints.coordinates import contradictions, coordinates_of, nam
 from geomdiag.checkpoints.discover import Group, find_groups, is_container, is_described, stem_of
 from geomdiag.checkpoints.formats.contract import NotACheckpointError, read_head
 from geomdiag.checkpoints.numbered import join_numbered, siblings_of
+from geomdiag.checkpoints.numbered_folders import join_folders
 from geomdiag.checkpoints.ordering import signature
 from geomdiag.checkpoints.places.archived import ENDINGS, archive_stem, holds_files, open_archive
 from geomdiag.checkpoints.places.paths import AnyPath, RemotePath
@@ -181,9 +182,16 @@ def _open(
             others.append(error)
     notices += [f"left out: {error}" for error in others]
     _refuse_nothing(path, opened, others, seen)
+
+    def asked(group: Group) -> str:
+        return _options_of(path, group).numbers
+
     if path.is_file():
-        _number_by_siblings(opened[0], allow_pickle)
-    opened = _adopt(join_numbered(opened))
+        _number_by_siblings(opened[0], allow_pickle, asked)
+    else:
+        opened, untold = join_folders(opened, path, asked)
+        notices += untold
+    opened = _adopt(join_numbered(opened, asked))
     names = _names(path, [each.group for each in opened])
     series: dict[str, Series] = {}
     for name, each in sorted(zip(names, opened, strict=True), key=lambda pair: pair[0]):
@@ -256,7 +264,7 @@ def _or_to_an_archive(seen: Mapping[str, int]) -> str:
     return ", or to an archive itself: those in a folder are not looked into" if packed else ""
 
 
-def _number_by_siblings(alone: Opened, allow_pickle: bool) -> None:
+def _number_by_siblings(alone: Opened, allow_pickle: bool, asked: Callable[[Group], str]) -> None:
     """Give a file opened by itself the step that it has when its whole folder is opened."""
     if len(alone.items) != 1 or alone.items[0].entry.steps or alone.items[0].entry.member:
         return
@@ -269,7 +277,7 @@ def _number_by_siblings(alone: Opened, allow_pickle: bool) -> None:
             family.append(open_group(groups[0], allow_pickle=allow_pickle))
         except (CheckpointError, OSError):
             continue
-    for run in join_numbered(family):
+    for run in join_numbered(family, asked):
         if run.guess and alone.items[0] in run.items:
             alone.notices.append(run.guess)
 

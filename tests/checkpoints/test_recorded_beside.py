@@ -112,3 +112,15 @@ def test_the_same_settings_twice_are_no_contradiction(tmp_path: Path) -> None:
     for name in ("config", "hparams"):
         (folder / f"{name}.json").write_text(json.dumps(settings))
     assert only(folder).notices == []
+
+
+def test_each_checkpoints_own_settings_contradict_no_other(tmp_path: Path) -> None:
+    for step in (1, 2):
+        run(tmp_path / f"step_{step}", [step])
+        settings = {"lr": 0.1 / step, "loss": 1.0 / step, "p": 7}
+        (tmp_path / f"step_{step}" / "metadata.json").write_text(json.dumps(settings))
+    assert only(tmp_path).notices == []
+    (tmp_path / "config.json").write_text(json.dumps({"loss": "mse", "p": 11}))
+    notices = only(tmp_path).notices
+    assert all(notice.endswith("so p is 7, not 11") for notice in notices)
+    assert len(notices) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from geomdiag.checkpoints.beside.curves import STEP_UNITS
+from geomdiag.checkpoints.beside.curves import is_of_a_moment
 
 __all__ = ["contradiction"]
 
@@ -20,7 +20,7 @@ def contradiction(
     """Return, in words, which settings two records give differently; empty where none.
 
     Only settings that both name are compared: numbers by value (``1e-3`` is text in YAML),
-    mappings key by key. What counts steps goes on with the run and is left out.
+    mappings key by key. Steps and losses, which change as the run goes on, are left out.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def _differing(
     one: Mapping[str, Any], two: Mapping[str, Any], prefix: str
 ) -> Iterator[tuple[str, Any, Any]]:
     for key, value in one.items():
-        if key not in two or str(key).lower() in STEP_UNITS:
+        if key not in two or is_of_a_moment(str(key)):
             continue
         if isinstance(value, Mapping) and isinstance(two[key], Mapping):
             yield from _differing(value, two[key], f"{prefix}{key}.")

@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from geomdiag.checkpoints.series import History
 
-__all__ = ["NAMES", "STEP_UNITS", "Table", "merge", "place", "standard_name", "step_columns"]
+__all__ = [
+    "NAMES",
+    "STEP_UNITS",
+    "Table",
+    "is_of_a_moment",
+    "merge",
+    "place",
+    "standard_name",
+    "standard_values",
+    "step_columns",
+]
 
 #: Names of a `History`'s values.
 NAMES = ("train_loss", "heldout_loss", "train_accuracy", "heldout_accuracy")
@@ -78,6 +88,12 @@ def standard_values(values: Mapping[str, Any]) -> dict[str, Any]:
         if quantity and f"heldout_{quantity}" in result:
             result.setdefault(f"train_{quantity}", value)
     return result
+
+
+def is_of_a_moment(name: str) -> bool:
+    """Return whether a name counts steps, or is that of a loss or accuracy: no setting."""
+    lower = name.lower()
+    return lower in STEP_UNITS or lower in _QUANTITY or standard_name(name) is not None
 
 
 def step_columns(names: Iterable[str]) -> dict[str, str]:

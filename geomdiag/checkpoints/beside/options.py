@@ -38,6 +38,8 @@ class Options:
         As for `geomdiag.models.tokens.choose_tokens`; empty where none are said.
     tokenizer : str or path
         File that turns strings into token ids.
+    numbers : {"", "steps", "runs"}
+        What the numbers count in names that are, or differ by, a bare number.
     mapping : mapping of str to str
         Part to tensor name, the table ``[map]``.
     files : mapping of str to path
@@ -49,6 +51,7 @@ class Options:
     model: str = ""
     tokens: str | tuple[int, ...] | tuple[str, ...] = ""
     tokenizer: str | AnyPath = ""
+    numbers: str = ""
     mapping: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, AnyPath] = field(default_factory=dict)
 
@@ -101,6 +104,8 @@ def _read(path: AnyPath) -> dict[str, Any]:
             said["mapping"] = flat_map(value, f"{path}: [map]")
         elif key == "tokens":
             said[key] = _tokens(value, path)
+        elif key == "numbers" and value not in ("steps", "runs"):
+            raise OptionsError(f'{path}: numbers is {value!r}; expected "steps" or "runs"')
         elif not isinstance(value, str) or not value:
             raise OptionsError(f"{path}: {key} is {value!r}; expected a text such as {_like(key)}")
         else:

@@ -65,7 +65,7 @@ class Sidecars:
         Scalars of files that are named exactly like a checkpoint, by that stem.
     notices : list of str
         Files that could not be read, or that contradict each other.
-    said : dict of str to dict
+    said : dict of path to dict
         The settings by the file that gave them.
     """
 
@@ -75,7 +75,7 @@ class Sidecars:
     scalars: dict[str, Any] = field(default_factory=dict)
     per_file: dict[str, dict[str, Any]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
-    said: dict[str, dict[str, Any]] = field(default_factory=dict)
+    said: dict[AnyPath, dict[str, Any]] = field(default_factory=dict)
 
 
 def collect(
@@ -233,14 +233,21 @@ def _take_mapping(
 
 def _take_settings(result: Sidecars, settings: Mapping[str, Any], path: AnyPath) -> None:
     """Add settings that no file before gave; say where they contradict what one gave."""
-    shown = f"{path.parent.name}/{path.name}" if path.parent.name else path.name
     for earlier, said in result.said.items():
-        if problem := contradiction(said, settings, earlier, shown):
-            result.notices.append(problem)
+        homes = earlier.parent, path.parent
+        related = (
+            homes[0] == homes[1] or homes[0] in homes[1].parents or homes[1] in homes[0].parents
+        )
+        if related and (problem := contradiction(said, settings, _shown(earlier), _shown(path))):
+            result.notices.append(problem)  # of two checkpoints' folders each has its own
     new = {key: value for key, value in settings.items() if key not in result.config}
     result.config |= new
     if new:
-        result.said.setdefault(shown, {}).update(new)
+        result.said[path] = new
+
+
+def _shown(path: AnyPath) -> str:
+    return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
 
 
 def _is_plain(value: Any) -> bool:
