@@ -162,7 +162,7 @@ def _stages(summary: Summary) -> list[tuple[str, str]]:
     stage = summary["stage"].replace("_", " ")
     settled = _step(summary, "t_acquired")
     if summary["stage"] == "symmetry_acquisition" and settled is not None:
-        stage += f" (settled at {settled}; geometric organisation has not begun)"
+        stage += f" (settled at {settled}; geometry does not organise)"
     rows.append(("stage at the end", stage))
     if summary["stage_order_probability"] is not None:
         rows.append(("order of stages", summary["stage_order"]))

@@ -153,6 +153,32 @@ def test_a_boundary_tells_what_went_before(
     json.dumps(told, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("stage", "settled", "words"),
+    [
+        (2, 60.0, "symmetry acquisition (settled at 60; geometry does not organise)"),
+        (2, np.nan, "symmetry acquisition"),
+        (3, 60.0, "geometric organisation"),
+    ],
+)
+def test_symmetry_that_has_settled_is_told_of_a_run_that_ends_there(
+    stage: int, settled: float, words: str
+) -> None:
+    from geomdiag_cli.tables import _stages
+
+    flags = {
+        "flag_values": [1, 2, 3],
+        "flag_meanings": "memorisation symmetry_acquisition geometric_organisation",
+    }
+    (told,) = summarise(
+        tree(
+            stage=xr.DataArray([1, 2, stage], dims="step", attrs=flags),
+            stage_boundary=xr.DataArray([settled], {"boundary": ["t_acquired"]}),
+        )
+    )
+    assert ("stage at the end", words) in _stages(told)
+
+
 def test_a_boundary_without_interval_or_facts_is_told_all_the_same() -> None:
     """As in results of earlier versions."""
     from geomdiag_cli.tables import between, when
