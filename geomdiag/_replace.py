@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from geomdiag.errors import StoreError
+from geomdiag.errors import DiskFullError, StoreError
 
 __all__ = ["plain_errors", "recover", "replacing", "write_text"]
 
@@ -52,7 +52,7 @@ def plain_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         remedy = "Free some space" if full else "Check the folder's permissions"
-        raise StoreError(
+        raise (DiskFullError if full else StoreError)(
             f"cannot write {target}: {error.strerror or error}. {remedy}, or choose another "
             "output path. A result that was there before is untouched."
         ) from error

@@ -8,6 +8,7 @@ __all__ = [
     "ArchitectureError",
     "BaselineError",
     "CheckpointError",
+    "DiskFullError",
     "GeomdiagError",
     "MissingExtraError",
     "MissingPartError",
@@ -59,6 +60,10 @@ class OptionsError(GeomdiagError, ValueError):
 
 class StoreError(GeomdiagError, OSError):
     """A result cannot be written or read."""
+
+
+class DiskFullError(StoreError):
+    """There is no room for a result: on the disk, or in what the user may fill of it."""
 
 
 class RecipeError(GeomdiagError, ValueError):

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +157,7 @@ class Journal:
         self.folder = Path(folder)
 
     @classmethod
-    def beside(cls, path: str | os.PathLike[str]) -> Journal:
+    def beside(cls, path: str | os.PathLike[str]) -> Self:
         """Return the journal that belongs to the result at `path`: ``.NAME.partial/``."""
         target = Path(path).resolve()
         return cls(target.with_name(f".{target.name}.partial"))

@@ -110,18 +110,19 @@ def command(
         workers=workers,
     )
     view = _View(path, quiet=quiet)
-    look = shown = None
+    page = None if report is None else _Page(report)
+    look = None
     try:
-        with _ended_by_signal(), view:
+        with _ended_by_signal(), follower, view:
             active = time.monotonic()
             while True:
                 look = follower.look()
                 view.show(look)
                 if look.fresh or look.changed:
                     active = time.monotonic()
-                if report is not None and look.tree is not shown:
-                    _write_report(look, report)
-                    shown = look.tree
+                if page is not None:
+                    page.show(look)
+                view.warn(look.unsaved, page.problem if page is not None else "")
                 if once or (until_idle is not None and time.monotonic() - active >= until_idle):
                     break
                 time.sleep(interval)
@@ -135,6 +136,9 @@ def command(
         names = ", ".join(one.name for one in look.making[:5])
         say(f"left out, as it is being written: {names}")
     say(_where(target, look))
+    if page is not None and page.problem:
+        say(f"Error: {page.problem}")
+        raise typer.Exit(UNUSABLE)
     if _failed(look):
         raise typer.Exit(SOME_FAILED)
 
@@ -157,11 +161,41 @@ def _ended_by_signal() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def _write_report(look: Look, path: Path) -> None:
-    from geomdiag.report import report
+class _Page:
+    """The page of a result, written anew when there is a new one.
 
-    if look.tree is not None:
-        report(look.tree, path)
+    Parameters
+    ----------
+    path : Path
+        Of the page.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from geomdiag.live.retry import Retry
+
+        self._path, self._retry = path, Retry()
+        self._shown: Any = None
+
+    @property
+    def problem(self) -> str:
+        """Why it could not be written; that is tried again."""
+        return self._retry.problem
+
+    def show(self, look: Look) -> None:
+        """Write what a look gave.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written, and waiting would not change that.
+        """
+        from geomdiag.report import report
+
+        if look.tree is None or look.tree is self._shown or not self._retry.due():
+            return
+        with self._retry.attempt():
+            report(look.tree, self._path)
+            self._shown = look.tree
 
 
 def _failed(look: Look) -> bool:
@@ -197,6 +231,7 @@ class _View:
         terminal = self._console.is_terminal and not quiet
         self._live = Live(console=self._console, auto_refresh=False) if terminal else None
         self._waiting = ""
+        self._warned: tuple[str, ...] = ()
 
     def __enter__(self) -> _View:
         if self._live is not None:
@@ -224,6 +259,16 @@ class _View:
         for one in summaries:
             if steps := look.fresh.get(one["run"]):
                 self._line(f"{one['run']}: {_words(one, steps)}")
+
+    def warn(self, *problems: str) -> None:
+        """Say what could not be written, once, and when it could again."""
+        found = tuple(one for one in problems if one)
+        for one in found:
+            if one not in self._warned:
+                self._line(f"not safe yet: {one} It is tried again.", error=True)
+        if self._warned and not found:
+            self._line("written again: all is safe", error=True)
+        self._warned = found
 
     def _line(self, text: str, *, error: bool = False) -> None:
         if error and self._live is None:

@@ -4,7 +4,8 @@ Owns what is worth doing once: cutting the work by checkpoint, using finished st
 turning what goes wrong with one checkpoint into a row that says so.
 """
 
+from geomdiag.analysis.into import analyze_into
 from geomdiag.analysis.result import DERIVED
-from geomdiag.analysis.run import analyze, analyze_into
+from geomdiag.analysis.run import analyze
 
 __all__ = ["DERIVED", "analyze", "analyze_into"]

@@ -50,9 +50,9 @@ def related(previous: xr.DataTree, jobs: Sequence[Job]) -> bool:
         for job in jobs
     ):
         return True
-    digests = _digests(previous.children.values())
+    digests = _digests(previous.children.values(), of_failures=False)
     if not digests:
-        return True
+        return True  # nothing in it is worth keeping
     for job in jobs:
         for checkpoint in job.series:
             try:
@@ -80,10 +80,14 @@ def with_runs_of(previous: xr.DataTree, tree: xr.DataTree) -> xr.DataTree:
     return xr.DataTree.from_dict(nodes)
 
 
-def _digests(nodes: Iterable[xr.DataTree]) -> set[str]:
+def _digests(nodes: Iterable[xr.DataTree], *, of_failures: bool = True) -> set[str]:
     """Return the digests of the checkpoints of some runs."""
     return {
-        str(digest) for node in nodes if "digest" in node for digest in np.ravel(node["digest"])
+        str(digest)
+        for node in nodes
+        if {"digest", "status"} <= set(node.data_vars)
+        for digest, status in zip(np.ravel(node["digest"]), np.ravel(node["status"]), strict=True)
+        if of_failures or status != "failed"
     } - {""}
 
 

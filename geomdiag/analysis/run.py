@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +22,19 @@ from geomdiag.analysis.plan import (
     node_names,
     prepare,
 )
-from geomdiag.analysis.previous import analysed, first_error, no_longer, related, with_runs_of
 from geomdiag.analysis.result import Job, add_coordinates, root_attrs, run_dataset
 from geomdiag.analysis.steps import measure, measure_run
-from geomdiag.errors import StoreError, TaskError
+from geomdiag.errors import TaskError
 
 if TYPE_CHECKING:
     from geomdiag.analyzers.contract import Analyzer
     from geomdiag.checkpoints.beside.splits import Split
     from geomdiag.checkpoints.runs import Runs
     from geomdiag.checkpoints.series import Series
-    from geomdiag.store import Format, Journal
+    from geomdiag.store import Journal
     from geomdiag.tasks.contract import Task
 
-__all__ = ["analyze", "analyze_into", "entry_of", "job_of"]
+__all__ = ["Work", "analyze", "carry_out", "entry_of", "job_of", "work_of"]
 
 
 def analyze(
@@ -120,7 +117,7 @@ def analyze(
     >>> tree = analyze("runs/", "modadd")  # doctest: +SKIP
     >>> tree["seed0"]["accuracy"].sel(part="heldout")  # doctest: +SKIP
     """
-    work = _prepare(
+    work = work_of(
         runs,
         task,
         analyzers=analyzers,
@@ -130,11 +127,11 @@ def analyze(
         tokens=tokens,
         tokenizer=tokenizer,
     )
-    return _carry_out(work, workers, previous, progress, journal)
+    return carry_out(work, workers, previous, progress, journal)
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
+class Work:
     """What is to be done, nothing of it done yet."""
 
     jobs: Sequence[Job]
@@ -144,7 +141,7 @@ class _Work:
     notices: Sequence[str]
 
 
-def _prepare(
+def work_of(
     runs: Any,
     task: str | Task | None,
     *,
@@ -154,7 +151,8 @@ def _prepare(
     mapping: Mapping[str, str] | str | None = None,
     tokens: str | Iterable[int] | Iterable[str] | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
-) -> _Work:
+) -> Work:
+    """Return what `analyze` would do; what is wrong with its arguments is raised here."""
     naming = Naming.of(mapping, tokens, tokenizer)
     series, notices = as_series(runs, split)
     chosen = choose(analyzers)
@@ -165,16 +163,17 @@ def _prepare(
     ]
     if jobs and all(job.plan.task is None for job in jobs):
         raise TaskError(jobs[0].plan.problem)
-    return _Work(jobs, chosen, task, model, notices)
+    return Work(jobs, chosen, task, model, notices)
 
 
-def _carry_out(
-    work: _Work,
+def carry_out(
+    work: Work,
     workers: int | None,
     previous: xr.DataTree | None,
     progress: Progress | None,
     journal: Journal | str | os.PathLike[str] | None,
 ) -> xr.DataTree:
+    """Do what is not in `previous` or in the journal yet, and return the whole."""
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     jobs = work.jobs
@@ -187,96 +186,6 @@ def _carry_out(
     nodes = add_coordinates({job.node: run_dataset(job) for job in jobs}, jobs)
     root = xr.Dataset(attrs=root_attrs(work.task, work.chosen, work.model, jobs, work.notices))
     return xr.DataTree.from_dict({"/": root, **nodes})
-
-
-def analyze_into(
-    path: str | os.PathLike[str],
-    runs: str | os.PathLike[str] | Runs | Series | Iterable[Any],
-    task: str | Task | None = None,
-    *,
-    format: Format = "zarr",
-    force: bool = False,
-    keep: bool = False,
-    workers: int | None = None,
-    progress: Progress | None = None,
-    **options: Any,
-) -> xr.DataTree:
-    """Analyse and keep the result at `path`, doing only what is not done there yet.
-
-    Parameters
-    ----------
-    path : path
-        Of the result; an earlier one is extended and replaced in one step.
-    runs, task
-        As in `analyze`.
-    format : {"zarr", "netcdf"}
-        Of the result.
-    force : bool
-        Compute every step anew.
-    keep : bool
-        Leave runs in the result that it has and that are not among `runs`.
-    workers, progress
-        As in `analyze`.
-    **options
-        Further arguments of `analyze`.
-
-    Returns
-    -------
-    xr.DataTree
-
-    Raises
-    ------
-    StoreError
-        If the result cannot be written, or if the one at `path` is of other checkpoints and
-        `force` is not given; this is told before the work begins. Also if no checkpoint can be
-        analysed where an earlier result has some: it stays as it is.
-    """
-    from geomdiag import store
-    from geomdiag.checkpoints import open_runs
-
-    target = store.check_target(path)
-    if isinstance(runs, str | os.PathLike):
-        runs = open_runs(os.fspath(runs))
-    earlier = None
-    if keep or not force:
-        # none there, or damaged: then all is computed
-        with suppress(StoreError):
-            earlier = store.load(target)
-    previous = None if force else earlier
-    work = _prepare(runs, task, **options)
-    if previous is not None and not related(previous, work.jobs):
-        held = ", ".join(str(node.attrs.get("run", "")) for node in previous.children.values())
-        raise StoreError(
-            f"{target} holds the result of other checkpoints (of {held}), and none of these. "
-            "Choose another output path, or --force to replace it."
-        )
-    book = store.Journal.beside(target)
-    if force:
-        book.clear()
-    book.open()
-    try:
-        tree = _carry_out(work, workers, previous, progress, book)
-        if previous is not None and analysed(previous) and not analysed(tree):
-            raise StoreError(
-                f"none of the checkpoints could be analysed ({first_error(tree)}), and {target} "
-                "holds an earlier result in which they were: it is left as it is. Was --model or "
-                "another option forgotten? Choose another output path, or --force to replace it."
-            )
-        if keep and earlier is not None:
-            tree = with_runs_of(earlier, tree)
-        if previous is not None and (lost := no_longer(previous, tree)):
-            warnings.warn(
-                f"{target.name} held an earlier result, which this one replaces; no longer in "
-                f"it: {lost}. Write to another path to keep both.",
-                stacklevel=2,
-            )
-        store.save(tree, target, format)
-    except BaseException:
-        if not book.keys():
-            book.clear()  # nothing was finished: leave nothing behind
-        raise
-    book.clear()
-    return tree
 
 
 def job_of(
@@ -367,8 +276,11 @@ def _measure_steps(
             row = Row(step=job.series[number].step, status="failed", error=str(row))
         job.rows[number] = row
         job.fresh += 1
-        if book is not None and row.status == "ok":
-            book.put(entry_of(job, row.step, row.digest), *row.pack())
+        if book is not None and row.status != "failed":
+            header, arrays = row.pack()
+            if job.plan.selection is None or not job.plan.selection.only:
+                header["run"] = job.series.name  # the digest can be told without the file
+            book.put(entry_of(job, row.step, row.digest), header, arrays)
         done += 1
         if progress is not None:
             progress(done, total, f"{job.series.name} step {row.step}")

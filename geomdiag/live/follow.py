@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from geomdiag._lock import Lock
 from geomdiag.checkpoints.runs import Runs, open_runs
 from geomdiag.checkpoints.series import Checkpoint, Series
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError, StoreError
+from geomdiag.live.files import Files, Stamp
 from geomdiag.live.known import Gone, Known, known, paths, removed
+from geomdiag.live.retry import Retry
+from geomdiag.live.spare import SpareJournal
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,11 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Follower", "Look"]
 
-#: Names under which writers keep a file until it is whole.
-_TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".incomplete", ".writing")
-
-#: Size and time of a file's last change.
-Stamp = tuple[int, int]
+_MISSED = (
+    "removed before it could be measured; more checkpoints kept, or shorter intervals between "
+    "two looks, leave time for it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,9 @@ class Look:
         Why the folder could not be opened; empty where it could.
     changed : bool
         Whether checkpoints came, went or changed, or are being written.
+    unsaved : str
+        Why the result could not be written, as on a full disk; empty where it could. What was
+        measured is kept in memory, and the result is written at a later look.
     """
 
     tree: xr.DataTree | None
@@ -57,6 +62,7 @@ class Look:
     errors: Mapping[str, str]
     problem: str
     changed: bool
+    unsaved: str = ""
 
 
 class Follower:
@@ -85,10 +91,10 @@ class Follower:
 
     Examples
     --------
-    >>> follower = Follower("runs/", "runs.geomdiag.zarr", "modadd")  # doctest: +SKIP
-    >>> while not done():  # doctest: +SKIP
-    ...     look = follower.look()
-    ...     time.sleep(2)
+    >>> with Follower("runs/", "runs.geomdiag.zarr", "modadd") as follower:  # doctest: +SKIP
+    ...     while not done():
+    ...         look = follower.look()
+    ...         time.sleep(2)
     """
 
     def __init__(
@@ -110,14 +116,13 @@ class Follower:
                 f"{os.fspath(path)}: only a folder of this machine can be followed. Mount it, or "
                 "run `geomdiag analyze` from time to time: it does only what is new."
             )
-        self.path, self.out = Path(path).expanduser(), Path(out)
-        self.settle = settle
+        self.path, self.out = Path(path).expanduser(), Path(out).resolve()
         self._task, self._options = task, options
         self._split = parse_split(split) if isinstance(split, str | Path) else split
         self._allow_pickle = allow_pickle
-        self._passed_over = {Path(one).resolve() for one in [out, *ignore]}
-        self._names = {one.name.lower() for one in self._passed_over}
-        self._seen: dict[Path, tuple[Stamp, float]] = {}  # with the moment it was first seen so
+        self._lock = Lock(self.out, "geomdiag watch")
+        self._book = SpareJournal.beside(self.out)
+        self._files = Files(self.path, settle, [out, self._lock.path, *ignore])
         self._digests: dict[tuple[tuple[Path, Stamp], ...], str] = {}
         self._good: set[tuple[tuple[Path, Stamp], ...]] = set()  # read to the end
         self._last: tuple[object, ...] | None = None
@@ -125,7 +130,8 @@ class Follower:
         self._taken: set[Path] = set()
         self._told: dict[str, str] = {}
         self._making: tuple[Path, ...] = ()
-        self._looked, self._problem = False, ""
+        self._problem, self._retry = "", Retry()
+        self._missed = False  # whether the last analysis could not even begin
         self._tree: xr.DataTree | None = None
 
     def look(self) -> Look:
@@ -134,14 +140,20 @@ class Follower:
         Raises
         ------
         GeomdiagError
-            If the task, a diagnostic or the result's place is wrong: what waiting does not mend.
+            If the task, a diagnostic or the result's place is wrong, or another process writes
+            there: what waiting does not mend.
         """
-        moved = self._stat() or not self._looked
-        self._looked = True
-        settled = any(not self._young(path) for path in self._making)
+        self._lock.take()
+        moved = self._files.look()
+        settled = any(not self._files.young(path) for path in self._making)
         # settings, splits and curves beside the checkpoints count once nothing moves any more
-        stale = not moved and self._last is not None and self._others() != self._beside
-        if not moved and not settled and not stale:
+        beside = self._files.without(self._taken)
+        stale = not moved and self._last is not None and beside != self._beside
+        again = bool(self._retry.problem) and self._retry.due()
+        if not moved and not settled and not stale and not (again and self._missed):
+            if again:
+                with self._retry.attempt():
+                    self._write()
             return self._unchanged()
         runs, making, self._problem = self._open()
         self._making = tuple(sorted(making))
@@ -156,10 +168,13 @@ class Follower:
             self._problem = "the checkpoints were written anew, and none of them can be read"
             return replace(self._unchanged(), changed=moved)
         before = self._tree if self._tree is not None else self._stored()
-        self._tree = self._analyse(runs, before, anew=anew)
-        self._last = state
+        made = self._analyse(runs, before, anew=anew)
+        self._missed = made is None
+        if made is None:
+            return self._unchanged()
+        self._tree, self._last = made, state
         self._taken = {path for name in runs for one in runs[name] for path in paths(one)}
-        self._beside = self._others()
+        self._beside = self._files.without(self._taken)
         return Look(
             tree=self._tree,
             fresh=_fresh(before, self._tree),
@@ -167,7 +182,36 @@ class Follower:
             errors=self._errors(runs, self._tree),
             problem="",
             changed=True,
+            unsaved=self._retry.problem,
         )
+
+    def close(self) -> None:
+        """Write what could not be written yet, and let others write there.
+
+        Raises
+        ------
+        StoreError
+            If it still cannot be written.
+        """
+        try:
+            if self._retry.problem:
+                self._write()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self) -> None:
+        """Write the result as it stands."""
+        from geomdiag import store
+
+        if self._tree is not None and not self._missed:
+            store.save(self._tree, self.out, self._options.get("format", "zarr"))
+            self._book.clear()
 
     def _unchanged(self) -> Look:
         return Look(
@@ -177,51 +221,8 @@ class Follower:
             errors={},
             problem=self._problem,
             changed=False,
+            unsaved=self._retry.problem,
         )
-
-    # --- files ---------------------------------------------------------------------------------
-
-    def _stat(self) -> bool:
-        """Note size and time of every file; return whether any differs from the last look."""
-        now = time.monotonic()
-        seen: dict[Path, tuple[Stamp, float]] = {}
-        moved = False
-        for path in self._files():
-            try:
-                found = path.stat()
-            except OSError:
-                continue  # gone since it was listed
-            stamp = (found.st_size, found.st_mtime_ns)
-            known = self._seen.get(path)
-            if known is not None and known[0] == stamp:
-                seen[path] = known
-                continue
-            moved = True
-            # what lies there from the start is as old as it says; later, our own clock counts
-            age = 0.0 if self._looked else max(0.0, time.time() - found.st_mtime)
-            seen[path] = (stamp, now - age)
-        moved = moved or len(seen) != len(self._seen)
-        self._seen = seen
-        return moved
-
-    def _files(self) -> list[Path]:
-        found = [self.path] if self.path.is_file() else []
-        for folder, folders, names in os.walk(self.path):
-            folders[:] = [one for one in folders if not one.startswith(".")]
-            folders[:] = [one for one in folders if not one.endswith(".zarr")]
-            found += [Path(folder, name) for name in names]
-        return [path for path in found if not self._ignored(path)]
-
-    def _ignored(self, path: Path) -> bool:
-        name = path.name.lower()
-        return name.endswith(_TEMPORARY) or (
-            name in self._names and path.resolve() in self._passed_over
-        )
-
-    def _young(self, path: Path) -> bool:
-        """Return whether a file changed so lately that it may not be whole."""
-        known = self._seen.get(path)
-        return known is None or time.monotonic() - known[1] < self.settle
 
     def _files_of(self, checkpoint: Checkpoint) -> set[Path]:
         """Return the files that make up a checkpoint."""
@@ -229,18 +230,11 @@ class Follower:
         folder = own[0].parent
         stem = read_stem(folder.name)
         if folder != self.path and stem.step is not None and not stem.base:
-            return {*own, *(path for path in self._seen if folder in path.parents)}
+            return {*own, *self._files.under(folder)}
         return set(own)
 
-    def _others(self) -> dict[Path, Stamp]:
-        """Return size and time of the files that are no checkpoints."""
-        return {path: stamp for path, (stamp, _) in self._seen.items() if path not in self._taken}
-
     def _stamps(self, checkpoint: Checkpoint) -> tuple[tuple[Path, Stamp], ...]:
-        return tuple((path, self._stamp(path)) for path in paths(checkpoint))
-
-    def _stamp(self, path: Path) -> Stamp:
-        return self._seen[path][0] if path in self._seen else (0, 0)
+        return tuple((path, self._files.stamp(path)) for path in paths(checkpoint))
 
     # --- opening -------------------------------------------------------------------------------
 
@@ -249,7 +243,7 @@ class Follower:
         making: set[Path] = set()
 
         def passed_over(path: Any) -> bool:
-            return path in making or self._ignored(path)
+            return path in making or self._files.ignored(path)
 
         while True:
             try:
@@ -261,7 +255,7 @@ class Follower:
                 )
             except (CheckpointError, OSError) as error:
                 # which file it is for cannot be told: try without any that may not be whole
-                young = {path for path in self._seen if self._young(path)} - making
+                young = self._files.all_young() - making
                 if not young:
                     return None, making, str(error)
                 making |= young
@@ -269,7 +263,7 @@ class Follower:
             torn: set[Path] = set()
             for one in (one for name in runs for one in runs[name]):
                 files = self._files_of(one) - making
-                if any(self._young(path) for path in files) and not self._whole(one, files):
+                if any(self._files.young(path) for path in files) and not self._whole(one, files):
                     torn |= files
             if not torn:
                 return runs, making, ""
@@ -277,11 +271,11 @@ class Follower:
 
     def _whole(self, checkpoint: Checkpoint, files: set[Path]) -> bool:
         """Return whether a checkpoint can be read to its end; what was found so is remembered."""
-        key = tuple((path, self._stamp(path)) for path in sorted(files))
+        key = tuple((path, self._files.stamp(path)) for path in sorted(files))
         if key in self._good:
             return True
         whole = _readable(checkpoint)
-        if whole and all(path in self._seen for path in files):
+        if whole and all(path in self._files for path in files):
             self._good.add(key)
         return whole
 
@@ -295,31 +289,49 @@ class Follower:
         except StoreError:
             return None
 
-    def _analyse(self, runs: Runs, before: xr.DataTree | None, *, anew: bool) -> xr.DataTree:
-        from geomdiag.analysis import analyze_into
+    def _analyse(self, runs: Runs, before: xr.DataTree | None, *, anew: bool) -> xr.DataTree | None:
+        """Return the result, written if that is possible; None where it could not even begin."""
+        from geomdiag.analysis.into import extend
 
-        checkpoints = {name: self._checkpoints(runs[name], before) for name in runs}
+        # what a look that was cut short left, of checkpoints that may be gone since
+        left = self._book.steps() if self._tree is None else {}
+        checkpoints = {
+            name: self._checkpoints(runs[name], before, left.get(runs[name].name, {}))
+            for name in runs
+        }
         series = {name: replace(runs[name], checkpoints=checkpoints[name]) for name in runs}
         gone = any(isinstance(one.load, Gone) for run in checkpoints.values() for one in run)
-        tree = analyze_into(
-            self.out,
-            Runs(self.path, series, runs.notices),
-            self._task,
-            split=self._split,
-            force=anew and not gone,
-            keep=True,
-            **self._options,
-        )
-        for one in (one for run in checkpoints.values() for one in run):
-            if one.memory and all(path in self._seen for path in paths(one)):
-                self._digests[self._stamps(one)] = one.memory["digest"]
-        return tree
+        made: list[xr.DataTree] = []
 
-    def _checkpoints(self, series: Series, before: xr.DataTree | None) -> list[Known]:
+        def remember(tree: xr.DataTree) -> xr.DataTree:
+            made.append(tree)
+            return tree
+
+        self._book.patient = self._retry.worked
+        with self._retry.attempt():
+            extend(
+                self.out,
+                Runs(self.path, series, runs.notices),
+                self._task,
+                self._book,
+                split=self._split,
+                force=anew and not gone,
+                keep=True,
+                finish=remember,
+                **self._options,
+            )
+        for one in (one for run in checkpoints.values() for one in run):
+            if one.memory and all(path in self._files for path in paths(one)):
+                self._digests[self._stamps(one)] = one.memory["digest"]
+        return made[0] if made else None
+
+    def _checkpoints(
+        self, series: Series, before: xr.DataTree | None, left: Mapping[int, str]
+    ) -> list[Known]:
         """Return a run's checkpoints, with their digests where these are known already.
 
-        Those that an earlier result has and the folder has no more are among them: their rows
-        are taken from that result.
+        Those that an earlier result or the journal (`left`) has and the folder has no more are
+        among them: their rows are taken from there.
         """
         told: dict[int, str] = {}
         for node in before.children.values() if before is not None else ():
@@ -328,6 +340,7 @@ class Follower:
                 continue  # digests of chosen rows cannot be told without the file
             rows = _told(node, "digest", "status")
             told |= {step: digest for step, digest, status in rows if status != "failed" and digest}
+        told |= left
         found: list[Known] = []
         for one in series:
             if one.error and one.step in told and not one.path.exists():
@@ -339,6 +352,8 @@ class Follower:
         ]
         return sorted(found, key=lambda one: one.step)
 
+    # --- what is told --------------------------------------------------------------------------
+
     def _errors(self, runs: Runs, tree: xr.DataTree) -> dict[str, str]:
         """Return what is wrong with checkpoints and was not told before."""
         files = {(name, one.step): self._files_of(one) for name in runs for one in runs[name]}
@@ -346,23 +361,16 @@ class Follower:
         for node in tree.children.values():
             name = str(node.attrs.get("run", ""))
             for step, status, error in _told(node, "status", "error"):
-                if status != "ok" and not self._changed_since(files.get((name, step), set())):
+                if status == "ok":
+                    continue
+                own = files.get((name, step), set())
+                if not self._files.changed_since(own):
                     found[f"{name} step {step}"] = f"{status}: {error}"
+                elif own and not any(path.exists() for path in own):
+                    found[f"{name} step {step}"] = _MISSED
         new = {key: text for key, text in found.items() if self._told.get(key) != text}
         self._told = found
         return new
-
-    def _changed_since(self, files: set[Path]) -> bool:
-        """Return whether files were written while they were being analysed."""
-        for path in files:
-            try:
-                now = path.stat()
-            except OSError:
-                return True
-            known = self._seen.get(path)
-            if known is not None and known[0] != (now.st_size, now.st_mtime_ns):
-                return True
-        return False
 
 
 def _readable(checkpoint: Checkpoint) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from geomdiag import store
-from geomdiag.live.lock import Lock
+from geomdiag._lock import Lock
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,7 +35,7 @@ class Place:
     ------
     StoreError
         If it cannot be written, or something else lies there; from `open` and `write` also if
-        another training writes there.
+        another process writes there.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Place:
         self.path = store.check_target(path)
         self.journal = store.Journal.beside(self.path)
         self._continued = if_exists == "continue"
-        self._lock = Lock(self.path)
+        self._lock = Lock(self.path, "monitor")
         self._took = 0.0
         self._written = -float("inf")
 

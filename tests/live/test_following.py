@@ -1,4 +1,4 @@
-"""A checkpoint of several files is waited for until all of them are there."""
+"""Checkpoints that are not whole yet, and those that are gone again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save, save_file
 from small_training import fresh
+from torch import Tensor
 
 from geomdiag.errors import CheckpointError
 from geomdiag.live import Follower
@@ -52,3 +54,42 @@ def test_sharded_checkpoints_are_seen_when_they_are_whole(tmp_path: Path) -> Non
 def test_an_address_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="only a folder of this machine"):
         Follower("s3://bucket/runs", tmp_path / "run.nc", "modadd:p=7")
+
+
+def saved(folder: Path, step: int, state: dict[str, Tensor]) -> Path:
+    path = folder / f"step_{step}.safetensors"
+    save_file(state, path)
+    return path
+
+
+def test_a_result_of_failures_alone_stops_nobody(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "run.nc"
+    run.mkdir()
+    options = {"analyzers": ["fit"], "format": "netcdf", "workers": 1}
+    broken = {name: tensor * torch.nan for name, tensor in fresh().state_dict().items()}
+    first = saved(run, 10, broken)
+    with Follower(run, out, "modadd:p=7", **options) as follower:
+        assert "NaN" in follower.look().errors["run step 10"]
+    first.unlink()
+    saved(run, 20, fresh().state_dict())
+    with Follower(run, out, "modadd:p=7", **options) as follower:
+        assert follower.look().fresh == {"run": (20,)}
+
+
+def test_what_is_removed_before_it_could_be_measured_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    first = saved(run, 10, fresh().state_dict())
+    saved(run, 20, fresh(seed=20).state_dict())
+    options = {"analyzers": ["fit"], "format": "netcdf", "workers": 1}
+    with Follower(run, tmp_path / "run.nc", "modadd:p=7", **options) as follower:
+        monkeypatch.setattr(follower, "_stored", first.unlink)  # opened, and not yet read
+        look = follower.look()
+        assert list(look.errors) == ["run step 10"]
+        assert "removed before it could be measured" in look.errors["run step 10"]
+        look = follower.look()
+        assert not look.errors
+        assert look.tree is not None
+        assert look.tree["run"]["step"].values.tolist() == [20]
