@@ -30,7 +30,7 @@ _STAGES = {
     "before": ("before memorisation", ""),
     "memorisation": ("memorisation", "t_memorised"),
     "symmetry_acquisition": ("symmetry acquisition", "t_symmetry"),
-    "geometric_organisation": ("geometric organisation", ""),  # at the later of two
+    "geometric_organisation": ("geometric organisation", "t_geometry"),  # or later: _overlap
 }
 #: What stands in brackets behind the step of a boundary.
 INTERVALS = (
