@@ -26,6 +26,7 @@ from geomdiag.models.recognition import (
 )
 from geomdiag.models.settings import Settings
 from geomdiag.models.tensors import restrict
+from geomdiag.models.traceless import refuse_factors
 
 __all__ = ["ARCHITECTURE"]
 
@@ -272,6 +273,7 @@ class _Architecture(Architecture):
         *,
         flax: bool = False,
     ) -> Match:
+        refuse_factors(settings)
         named = flax_activation if flax else Settings.activation
         activation = named(settings, "relu", notices)
 

@@ -20,6 +20,7 @@ from geomdiag.models.layout import Sizes, plan
 from geomdiag.models.recognition import Architecture, Match, NearMiss
 from geomdiag.models.settings import POOL_SETTINGS, Settings
 from geomdiag.models.tensors import activation, read_tensors, restrict
+from geomdiag.models.traceless import refuse_factors
 from geomdiag.tasks.contract import Task
 
 __all__ = ["ARCHITECTURE"]
@@ -176,6 +177,7 @@ class _Architecture(Architecture):
         chain: Chain,
         notices: list[str],
     ) -> Match:
+        refuse_factors(settings)
         pool = settings.word(*POOL_SETTINGS)
         if pool not in (None, "last", "mean"):
             raise ArchitectureError(

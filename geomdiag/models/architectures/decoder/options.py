@@ -11,13 +11,12 @@ from geomdiag.models.architectures.decoder.names import Naming
 from geomdiag.models.architectures.decoder.weights import Rotary
 from geomdiag.models.recognition import Fit
 from geomdiag.models.settings import POOL_SETTINGS, Settings
+from geomdiag.models.traceless import refuse_factors, refuse_positions
 
 __all__ = ["Options", "read_options"]
 
 #: No task is shown as more positions: a window of attention that holds them hides none.
 LONGEST = 8
-#: Factors of models whose tensors have the names of others (Granite those of Llama).
-_FACTORS = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
 #: What a configuration calls the kind of normalisation, and how its kinds begin.
 _NORM_SETTINGS = ("normalization_type", "norm_type")
 _NORM_WORDS = {"ln": ("ln", "layer"), "rms": ("rms",)}
@@ -87,6 +86,7 @@ def read_options(naming: Naming, fit: Fit, settings: Settings, notices: list[str
         If the configuration asks for something this architecture cannot do, or does not say
         what cannot be guessed.
     """
+    refuse_factors(settings)  # of Granite, too, whose tensors have Llama's names
     _refuse_unknown(naming, settings)
     _refuse_other_blocks(naming, settings)
     coefficient = settings.number("attn_coeff")
@@ -99,6 +99,9 @@ def read_options(naming: Naming, fit: Fit, settings: Settings, notices: list[str
     width = fit.dims["e"] if "h" in fit.dims else fit.dims["a"] // heads
     norm = _norm(naming, fit, settings, notices)
     rotary = _rotary(naming, width, settings, notices)
+    refuse_positions(
+        settings, notices, table=fit.roles.get("positions", ""), rotary=rotary is not None
+    )
     if rotary is None and "positions" not in fit.roles:
         notices.append(
             "no table of positions is stored: none is added (a sinusoidal one would leave no trace)"
@@ -142,8 +145,6 @@ def _refuse_unknown(naming: Naming, settings: Settings) -> None:
             "gated_mlp": no,
             "parallel_attn_mlp": no,
         }
-    if naming.model_types:
-        wanted |= dict.fromkeys(_FACTORS, ("1", "1.0"))
     for name, known in wanted.items():
         if (said := settings.word(name)) not in (None, *known):
             only = "none" if known is none else " and ".join(known)

@@ -22,6 +22,7 @@ from geomdiag.models.layout import Sizes, plan
 from geomdiag.models.recognition import Architecture, Match, NearMiss, nearest
 from geomdiag.models.settings import Settings
 from geomdiag.models.tensors import read_tensors
+from geomdiag.models.traceless import refuse_factors, refuse_positions
 from geomdiag.tasks.contract import Task
 
 __all__ = ["ARCHITECTURE"]
@@ -78,6 +79,9 @@ class _Architecture(Architecture):
         notices: list[str],
         stack: Callable[[Mapping[str, Tensor], int], ResidualStack],
     ) -> Match:
+        refuse_factors(settings)
+        refuse_positions(settings, notices, table=roles.get("positions", ""))
+
         def build(tensors: Mapping[str, NDArray[Any]], task: Task) -> SequenceNetwork:
             layout = plan(task, sizes, settings, [])
             read = read_tensors(tensors, roles.values())
