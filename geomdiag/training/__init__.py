@@ -5,18 +5,18 @@ Names are loaded on first use, so that reading about a recipe does not load torc
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geomdiag.training.many import train_all
+    from geomdiag.training.reading import load_recipe, parse_recipe
     from geomdiag.training.recipe import (
         Checkpoints,
         MLPModel,
         Recipe,
         Training,
         TransformerModel,
-        load_recipe,
-        parse_recipe,
     )
     from geomdiag.training.recording import Progress
     from geomdiag.training.sweep import load_recipes, sweep_name
@@ -37,18 +37,20 @@ __all__ = [
     "train_all",
 ]
 
+#: Module of each name that is not a part of `recipe`.
+_HOMES = {
+    "Progress": "recording",
+    "load_recipe": "reading",
+    "load_recipes": "sweep",
+    "parse_recipe": "reading",
+    "sweep_name": "sweep",
+    "train": "trainer",
+    "train_all": "many",
+}
+
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "train":
-        from geomdiag.training import trainer as module
-    elif name == "Progress":
-        from geomdiag.training import recording as module  # type: ignore[no-redef]
-    elif name == "train_all":
-        from geomdiag.training import many as module  # type: ignore[no-redef]
-    elif name in ("load_recipes", "sweep_name"):
-        from geomdiag.training import sweep as module  # type: ignore[no-redef]
-    else:
-        from geomdiag.training import recipe as module  # type: ignore[no-redef]
+    module = import_module(f"{__name__}.{_HOMES.get(name, 'recipe')}")
     return getattr(module, name)

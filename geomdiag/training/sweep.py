@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from geomdiag.errors import RecipeError
-from geomdiag.training.recipe import Recipe, check_keys, check_name, parse_recipe, read_toml
+from geomdiag.training.reading import parse_recipe, read_toml
+from geomdiag.training.recipe import Recipe
+from geomdiag.training.values import check_keys, check_name
 
 __all__ = ["load_recipes", "sweep_name"]
 

@@ -11,7 +11,8 @@ import torch
 from geomdiag.errors import RecipeError
 from geomdiag.training import files
 from geomdiag.training.allocator import freed_memory_kept
-from geomdiag.training.recipe import Recipe, load_recipe
+from geomdiag.training.reading import load_recipe
+from geomdiag.training.recipe import Recipe
 from geomdiag.training.recording import Progress, Recording
 from geomdiag.training.stack import Stack
 

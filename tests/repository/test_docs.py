@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import geomdiag as gd
-from geomdiag.training import load_recipes, train
+from geomdiag.training import load_recipes, parse_recipe, train
 from geomdiag.training import recipe as recipes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -163,7 +163,7 @@ def test_tasks_page_names_every_family() -> None:
 
 def test_training_recipe_trains(tmp_path: Path) -> None:
     text, *_ = blocks("docs/training.md", "toml")
-    recipe = recipes.parse_recipe(tomllib.loads(text))
+    recipe = parse_recipe(tomllib.loads(text))
     folders = train(recipe, tmp_path)
     assert folders == [tmp_path / "quick" / "seed=0", tmp_path / "quick" / "seed=1"]
     for folder in folders:
@@ -178,9 +178,9 @@ def test_training_recipe_trains(tmp_path: Path) -> None:
 def test_prompted_recipe_generalises_as_the_page_says(tmp_path: Path) -> None:
     _, text, _ = blocks("docs/training.md", "toml")
     values = tomllib.loads(text)
-    prompted = train(recipes.parse_recipe(values), tmp_path / "prompted")
+    prompted = train(parse_recipe(values), tmp_path / "prompted")
     del values["auxiliary"]
-    plain = train(recipes.parse_recipe(values), tmp_path / "plain")
+    plain = train(parse_recipe(values), tmp_path / "plain")
     for folder, without in zip(prompted, plain, strict=True):
         told, history = (
             json.loads((place / "run.json").read_text(encoding="utf-8"))["history"]
