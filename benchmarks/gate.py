@@ -1,89 +1,252 @@
-"""False alarms and detection of the gate on the corpus of recorded runs.
+"""False alarms of the gate and what it finds: simulated runs, many recorded seeds, the corpus.
 
-Five seeds of 128 settings: each seed in turn is held against a baseline of others. Run as
-``python benchmarks/gate.py``.
+``python benchmarks/gate.py`` measures and writes the tables of ``docs/gate.md`` (some minutes);
+with ``--train`` it first trains and analyses the many seeds anew (an hour on one core).
 """
 
 from __future__ import annotations
 
+import argparse
 import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from gate_scatter import KINDS, METRICS, share_that_fails
 
 import geomdiag as gd
-from geomdiag.gate.baseline import Baseline, make_baseline
+from geomdiag.gate.baseline import Baseline, load_baseline, make_baseline
 from geomdiag.gate.measured import Measured
 from geomdiag.gate.verdict import check
 
-CORPUS = Path(__file__).resolve().parent.parent / "fixtures" / "corpus" / "corpus.zarr.zip"
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "gate.md"
+RECIPE = HERE.parent / "docs" / "examples" / "github-action" / "recipe.toml"
+CORPUS = HERE.parent / "fixtures" / "corpus" / "corpus.zarr.zip"
+SEEDS = HERE / "gate_seeds"
+
+#: Share of the data that the many seeds train on, by name: with less, some never generalise.
+FRACTIONS = {"quick": 0.9, "mixed": 0.8}
+MANY = "0-119"
+DESIGNS = ((3, 1), (5, 1), (8, 1), (3, 3), (5, 2), (5, 3), (8, 2), (8, 3))
+POWER = ((3, 1), (3, 3), (3, 5), (5, 1), (5, 2), (5, 3), (5, 5), (8, 1), (8, 2), (8, 3))
 TIMES = ("t_memorised", "t_generalised")
 
-corpus = gd.load_corpus(CORPUS)
-SIGNALS = corpus["signal"].values.tolist()
-VALUES, STEP, RUN = (corpus[name].values for name in ("value", "step", "run_index"))
-SOLVED = np.isfinite(corpus["t_generalised"].values)
+Run = dict[str, float]
 
 
-def numbers(run: int, until: float = math.inf) -> dict[str, float]:
-    """Return what a run's result holds at its last checkpoint up to a step."""
-    rows = np.flatnonzero((run == RUN) & (until >= STEP))
-    column = VALUES[:, rows[np.argmax(STEP[rows])]]
-    known = {name: float(one) for name, one in zip(SIGNALS, column, strict=True) if one == one}
-    if until == math.inf:
-        known |= {name: float(corpus[name].values[run]) for name in TIMES}
-    return known
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def together(runs: list[dict[str, float]]) -> list[Measured]:
+def percent(share: float) -> str:
+    """Return a share in words."""
+    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
+def name_of(design: tuple[int, int]) -> str:
+    """Return how many runs are held against how many."""
+    return f"{design[0]} + {design[1]}"
+
+
+# --- simulated -----------------------------------------------------------------------------------
+
+
+def simulated(repeats: int) -> str:
+    """Return false alarms of runs whose scatter is known."""
+    rows = []
+    for kind, draw in KINDS.items():
+        shares = [share_that_fails(draw, *design, repeats=repeats) for design in DESIGNS]
+        rows.append([kind, *map(percent, shares)])
+        print(rows[-1], flush=True)
+    return table(["scatter of the seeds", *map(name_of, DESIGNS)], rows)
+
+
+def power(repeats: int) -> str:
+    """Return how often a shift of normal runs is found."""
+    rows = []
+    for design in POWER:
+        row = [name_of(design)]
+        for kind, shifted in (("normal", 1), ("normal, metrics correlated by 0.9", METRICS)):
+            for shift in (1.0, 2.0, 3.0):
+                share = share_that_fails(
+                    KINDS[kind], *design, repeats=repeats, shift=shift, shifted=shifted
+                )
+                row.append(f"{100 * share:.0f} %")
+        rows.append(row)
+        print(row, flush=True)
+    heads = [f"{many}, {shift} sd" for many in ("one metric", "all") for shift in (1, 2, 3)]
+    return table(["seeds + new runs", *heads], rows)
+
+
+# --- recorded ------------------------------------------------------------------------------------
+
+
+def train() -> None:
+    """Train and analyse the many seeds, and keep their numbers as baselines."""
+    geomdiag = [sys.executable, "-m", "geomdiag"]
+    SEEDS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, fraction in FRACTIONS.items():
+            text = RECIPE.read_text("utf-8").replace('name = "quick"', f'name = "{name}"')
+            text = text.replace("train_fraction = 0.9", f"train_fraction = {fraction}")
+            Path(folder, "recipe.toml").write_text(text, encoding="utf-8")
+            for words in (
+                ["train", "recipe.toml", "--seeds", MANY, "--out", "runs"],
+                ["analyze", f"runs/{name}", "--task", "modadd:p=17", "--out", f"{name}.zarr"],
+                ["baseline", f"{name}.zarr", "--out", f"{name}.toml"],
+            ):
+                subprocess.run([*geomdiag, *words, "--quiet"], cwd=folder, check=True)
+            shutil.copy(Path(folder, f"{name}.toml"), SEEDS / f"{name}.toml")
+
+
+def recorded(name: str) -> list[Run]:
+    """Return the numbers of many seeds, run by run."""
+    (setting,) = load_baseline(SEEDS / f"{name}.toml").settings.values()
+    metrics = {metric: one.values for metric, one in setting.metrics.items()}
+    return [
+        dict(zip(metrics, values, strict=True)) for values in zip(*metrics.values(), strict=True)
+    ]
+
+
+def together(runs: list[Run]) -> list[Measured]:
+    """Return runs as the seeds of one setting."""
     names = dict.fromkeys(name for run in runs for name in run)
     return [Measured("x", {name: tuple(run.get(name, math.nan) for run in runs) for name in names})]
 
 
-def untested(baseline: Baseline) -> Baseline:
+def fails(old: list[Run], new: list[Run], *, level: float = 0.05) -> bool:
+    """Return whether new runs fail against a default baseline of the old ones."""
+    return not check(together(new), make_baseline(together(old)), level=level).passed
+
+
+def many_seeds(repeats: int) -> str:
+    """Return false alarms among many seeds of one recipe, and how often less data is found."""
+    quick, mixed = recorded("quick"), recorded("mixed")
+    rows = []
+    for words, first, second in (
+        (f"{percent(FRACTIONS['quick'])} of the data: all generalise", quick, quick),
+        (f"{percent(FRACTIONS['mixed'])} of the data: some do not", mixed, mixed),
+        ("the second held against the first: found", quick, mixed),
+    ):
+        row = [words]
+        for old, new in DESIGNS:
+            rng = np.random.default_rng(0)
+            failed = 0
+            for _ in range(repeats):
+                order = rng.permutation(len(first))
+                chosen = order[:old], order[old : old + new]
+                failed += fails([first[i] for i in chosen[0]], [second[i] for i in chosen[1]])
+            row.append(percent(failed / repeats))
+        rows.append(row)
+        print(row, flush=True)
+    return table(["seeds of a small recipe", *map(name_of, DESIGNS)], rows)
+
+
+class Corpus:
+    """The corpus of recorded runs, five seeds a setting."""
+
+    def __init__(self) -> None:
+        corpus = gd.load_corpus(CORPUS)
+        self._signals = corpus["signal"].values.tolist()
+        self._values, self._step, self._run = (
+            corpus[name].values for name in ("value", "step", "run_index")
+        )
+        self._times = {name: corpus[name].values for name in TIMES}
+        self.solved_at = self._times["t_generalised"]
+        self.settings: dict[str, list[int]] = defaultdict(list)
+        for run, setting in enumerate(corpus["setting"].values):
+            self.settings[setting].append(run)
+        self.runs = [self.numbers(run) for run in range(corpus.sizes["run"])]
+
+    def numbers(self, run: int, until: float = math.inf) -> Run:
+        """Return what a run's result holds at its last checkpoint up to a step."""
+        rows = np.flatnonzero((run == self._run) & (until >= self._step))
+        column = self._values[:, rows[np.argmax(self._step[rows])]]
+        known = {
+            name: float(one) for name, one in zip(self._signals, column, strict=True) if one == one
+        }
+        if until == math.inf:
+            known |= {name: float(values[run]) for name, values in self._times.items()}
+        return known
+
+    def splits(self, old: int, new: int, *, solved: bool) -> Iterator[tuple[list[int], list[int]]]:
+        """Yield seeds of a setting in every way of splitting them."""
+        for runs in self.settings.values():
+            if solved and not np.isfinite(self.solved_at[runs]).all():
+                continue
+            for first in combinations(runs, old):
+                for second in combinations([run for run in runs if run not in first], new):
+                    yield list(first), list(second)
+
+
+def without_times(baseline: Baseline) -> Baseline:
+    """Return a baseline of geometry alone."""
     setting = baseline.settings["x"]
-    metrics = {
-        name: replace(one, policy=replace(one.policy, test=False))
-        for name, one in setting.metrics.items()
-    }
+    metrics = {name: one for name, one in setting.metrics.items() if name not in TIMES}
     return replace(baseline, settings={"x": replace(setting, metrics=metrics)})
 
 
+def corpus_table() -> str:
+    """Return false alarms on the corpus, and how often a training that ended early is found."""
+    corpus = Corpus()
+    rows = []
+    for old, new, level in ((1, 1, 0.05), (3, 1, 0.05), (4, 1, 0.05), (2, 3, 0.1), (3, 2, 0.1)):
+        row = [name_of((old, new)), f"{100 * level:g} %"]
+        for solved in (False, True):
+            failed = [
+                fails(
+                    [corpus.runs[i] for i in first], [corpus.runs[i] for i in second], level=level
+                )
+                for first, second in corpus.splits(old, new, solved=solved)
+            ]
+            row.append(percent(float(np.mean(failed))))
+        for share in (0.5, 0.9):
+            found = []
+            for first, second in corpus.splits(old, new, solved=True):
+                baseline = without_times(make_baseline(together([corpus.runs[i] for i in first])))
+                early = [corpus.numbers(i, share * corpus.solved_at[i]) for i in second]
+                found.append(not check(together(early), baseline, level=level).passed)
+            row.append(percent(float(np.mean(found))))
+        rows.append(row)
+        print(row, flush=True)
+    heads = ["seeds + new runs", "level", "all 128 settings", "the 44 where all five generalise"]
+    return table([*heads, "stopped half-way: found", "stopped at nine tenths: found"], rows)
+
+
 def main() -> None:
-    settings: dict[str, list[int]] = defaultdict(list)
-    for run, setting in enumerate(corpus["setting"].values):
-        settings[setting].append(run)
-    whole = [numbers(run) for run in range(corpus.sizes["run"])]
-    for seeds in (1, 3, 4):
-        for which, chosen in (
-            ("all", list(settings.values())),
-            ("all five generalise", [runs for runs in settings.values() if SOLVED[runs].all()]),
-        ):
-            failed: dict[str, list[bool]] = defaultdict(list)
-            for runs in chosen:
-                for run in runs:
-                    others = [whole[other] for other in runs if other != run][:seeds]
-                    baseline = make_baseline(together(others))
-                    new = together([whole[run]])
-                    for correction in ("none", "holm", "benjamini-hochberg"):
-                        verdict = check(new, baseline, correction=correction)
-                        failed[correction].append(not verdict.passed)
-                    failed["tolerances alone"].append(not check(new, untested(baseline)).passed)
-                    if which == "all":
-                        continue
-                    late = corpus["t_generalised"].values[run]
-                    setting = baseline.settings["x"]
-                    metrics = {k: v for k, v in setting.metrics.items() if k not in TIMES}
-                    geometry = replace(baseline, settings={"x": replace(setting, metrics=metrics)})
-                    for share in (0.5, 0.9):
-                        early = together([numbers(run, share * late)])
-                        failed[f"stopped at {share} of t_generalised"].append(
-                            not check(early, geometry).passed
-                        )
-            told = ", ".join(f"{name} {np.mean(one):.1%}" for name, one in failed.items())
-            print(f"{seeds} seeds, {which} ({len(failed['holm'])} checks): {told}", flush=True)
+    """Measure, and write the page's tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--train", action="store_true", help="train the many seeds anew")
+    parser.add_argument("--repeats", type=int, default=4000, help="checks behind a number")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if options.train:
+        train()
+    tables = {
+        "simulated": simulated(options.repeats),
+        "many seeds": many_seeds(options.repeats // 2),
+        "corpus": corpus_table(),
+        "power": power(options.repeats // 4),
+    }
+    page = PAGE.read_text(encoding="utf-8")
+    for name, text in tables.items():
+        place = re.compile(rf"(<!-- {name}: benchmarks/gate.py -->\n).*?(<!-- end -->)", re.DOTALL)
+        page, found = place.subn(lambda match, text=text: f"{match[1]}{text}\n{match[2]}", page)
+        if found != 1:
+            raise SystemExit(f"{PAGE} has {found} places for the table {name!r}; expected one")
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

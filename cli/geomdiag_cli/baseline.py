@@ -45,8 +45,8 @@ def command(
     """Write the baseline that `geomdiag check` holds later results against.
 
     A small TOML file to be reviewed and committed: for each metric its value in each seed, which
-    direction is worse, and the changes that never count. Three seeds or more let noise be
-    told from regression.
+    direction is worse, and the changes that never count. Give it three seeds or more, so that
+    noise can be told from regression; with how many new runs that is certain is printed.
     """
     if validate:
         if out is not None or metrics or update:
@@ -58,10 +58,13 @@ def command(
             f"found {len(paths)} results, expected one. Analyse the seeds into one result: "
             "geomdiag analyze runs/ ..."
         )
+    from math import isfinite
+
     from geomdiag.errors import BaselineError
     from geomdiag.gate.baseline import load_baseline, make_baseline, save_baseline
+    from geomdiag.gate.chance import SEEDS
     from geomdiag.gate.measured import measure
-    from geomdiag.gate.verdict import SEEDS
+    from geomdiag.gate.permutation import fewest_new_runs
     from geomdiag.store import load
 
     (result,) = paths
@@ -83,12 +86,21 @@ def command(
         seeds = max(len(metric.values) for metric in setting.metrics.values())
         told = f"  {label}: {count(len(setting.metrics), 'metric')} of {count(seeds, 'seed')}"
         console.print(clean(told), soft_wrap=True)
+        new = count(fewest_new_runs(seeds, made.level), "new run")
         if seeds < SEEDS:
             say(
-                f"notice: {label} has fewer than {SEEDS} seeds, so tolerances alone will decide; "
-                "analyse more seeds to tell noise from regression."
+                f"notice: {label} has fewer than {SEEDS} seeds, so tolerances alone will decide "
+                f"against less than {new}; analyse more seeds to tell noise from regression."
             )
-        if some := [key for key, one in setting.metrics.items() if one.policy.allow_missing]:
+        else:
+            console.print(
+                f"  check it with {new} or more: then at most {100 * made.level:g} % of results "
+                "without a change fail",
+                soft_wrap=True,
+            )
+        if some := [
+            key for key, one in setting.metrics.items() if not all(map(isfinite, one.values))
+        ]:
             say(
                 f"notice: {', '.join(some)}: missing in some seeds of {label}, so may be missing "
                 "later too (allow_missing)."

@@ -29,14 +29,16 @@ def command(
     ],
     level: Annotated[
         float | None,
-        typer.Option("--level", metavar="P", help="Probability of a false alarm. [baseline's]"),
+        typer.Option(
+            "--level", metavar="P", help="Chance that runs without a change fail. [baseline's]"
+        ),
     ] = None,
     correction: Annotated[
         str | None,
         typer.Option(
             "--correction",
             metavar="NAME",
-            help="For many metrics: holm, benjamini-hochberg or none. [baseline's]",
+            help="For many metrics: family-wise, benjamini-hochberg or none. [baseline's]",
         ),
     ] = None,
     json_file: Annotated[
@@ -54,9 +56,10 @@ def command(
 ) -> None:
     """Compare a result's geometry with a baseline, metric by metric, the worst first.
 
-    A metric has regressed where it is worse than every tolerance of it and, with three seeds or
-    more in the baseline, than noise between seeds explains. Exit codes: 0 no regression; 1 some
-    metric regressed or is missing; 2 bad arguments or unusable input.
+    A metric has regressed where it is worse than every tolerance of it and than noise between seeds
+    explains. The notices say what the level rests on: five seeds in the baseline and two new runs,
+    or three and three, keep it however seeds scatter. Exit codes: 0 no regression; 1 some metric
+    regressed or is missing; 2 bad arguments or unusable input.
     """
     from json import dumps
 

@@ -26,6 +26,7 @@ __all__ = [
     "Metric",
     "Setting",
     "baseline_text",
+    "correction_of",
     "load_baseline",
     "make_baseline",
     "parse_baseline",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 FORMAT, VERSION = "geomdiag-baseline", 1
-CORRECTIONS = ("holm", "benjamini-hochberg", "none")
+CORRECTIONS = ("family-wise", "benjamini-hochberg", "none")
 
 _HEADER = """\
 # Geometry that later results are held against with `geomdiag check`; review it like code.
@@ -71,15 +72,16 @@ class Baseline:
         Patterns of the metrics that it was made of; what they match in a later result is not to
         be missed.
     level : float
-        Probability of a false alarm that the correction keeps to.
-    correction : {"holm", "benjamini-hochberg", "none"}
-        For the number of metrics.
+        Chance that runs without a change fail.
+    correction : {"family-wise", "benjamini-hochberg", "none"}
+        For the number of metrics: the level is the chance that any of them fails; the share of
+        failing metrics that fail for nothing; the chance of each metric.
     """
 
     settings: dict[str, Setting]
     choose: tuple[str, ...] = CHOSEN
     level: float = 0.05
-    correction: str = "holm"
+    correction: str = "family-wise"
 
 
 def make_baseline(
@@ -138,6 +140,11 @@ def make_baseline(
         for name, metric in setting.metrics.items():
             _validate_metric(name, metric)
     return made
+
+
+def correction_of(name: str) -> str:
+    """Return a correction's name of today: what promised the same was called holm."""
+    return CORRECTIONS[0] if name == "holm" else name
 
 
 def _same(baseline: Baseline, name: str) -> str | None:
@@ -297,7 +304,7 @@ def parse_baseline(text: str) -> Baseline:
     level = _real(test.get("level", 0.05), "test.level")
     if not 0 < level < 1:
         raise BaselineError(f"test.level is {level:g}; expected a probability between 0 and 1")
-    correction = test.get("correction", "holm")
+    correction = correction_of(test.get("correction", CORRECTIONS[0]))
     if correction not in CORRECTIONS:
         raise BaselineError(
             f"test.correction is {correction!r}; expected one of {', '.join(CORRECTIONS)}"

@@ -83,8 +83,8 @@ class GeometryRegression:
         name : str
             Tells several checks of one test apart.
         level : float, optional
-            Probability of a false alarm. Default: the baseline's.
-        correction : {"holm", "benjamini-hochberg", "none"}, optional
+            Chance that runs without a change fail. Default: the baseline's.
+        correction : {"family-wise", "benjamini-hochberg", "none"}, optional
             For the number of metrics. Default: the baseline's.
 
         Returns

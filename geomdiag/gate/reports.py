@@ -56,13 +56,14 @@ def to_dict(verdict: Verdict) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``passed``, ``level``, ``correction``, ``notices`` and ``rows``, the worst first; numbers
-        that do not exist, and an excess without a tolerance, are None.
+        ``passed``, ``level``, ``correction``, ``basis``, ``notices`` and ``rows``, the worst first;
+        numbers that do not exist, and an excess without a tolerance, are None.
     """
     return {
         "passed": verdict.passed,
         "level": verdict.level,
         "correction": verdict.correction,
+        "basis": verdict.basis,
         "notices": list(verdict.notices),
         "rows": [
             {

@@ -1,10 +1,7 @@
 """Noise or regression: every metric of a baseline held against what was measured.
 
 A metric has regressed where its change in the worse direction is larger than every tolerance of
-it and, with three seeds or more in the baseline, larger than chance explains: one-sided Student
-t with the baseline's own spread, which is the baseline's prediction interval for the mean of as
-many new runs (Hahn & Meeker 1991), corrected for the number of metrics (Holm 1979, or Benjamini &
-Hochberg 1995).
+it and larger than chance explains, which `chance` says for all metrics together.
 """
 
 from __future__ import annotations
@@ -14,24 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
 
-from geomdiag.errors import BaselineError
-from geomdiag.gate.baseline import CORRECTIONS, Baseline, Metric, make_baseline
+from geomdiag.errors import BaselineError, GeomdiagError
+from geomdiag.gate.baseline import CORRECTIONS, Baseline, Metric, correction_of, make_baseline
+from geomdiag.gate.chance import Basis, Chance, Runs, weigh
+from geomdiag.gate.changes import centre, scaled
 from geomdiag.gate.measured import Measured
 from geomdiag.gate.patterns import choose
-from geomdiag.gate.policies import Policy
+from geomdiag.gate.promise import notices_of
 
-__all__ = ["FAILING", "SEEDS", "VERDICTS", "Row", "Verdict", "adjust", "check", "compare"]
+__all__ = ["FAILING", "VERDICTS", "Row", "Verdict", "check", "compare"]
 
 #: From the worst on; the first two fail.
 VERDICTS = ("regressed", "missing", "noise", "new", "not compared", "improved", "same")
 FAILING = ("regressed", "missing")
-#: Fewer seeds than this give no spread to test against.
-SEEDS = 3
-#: Share of a value that the digits of a baseline's text leave open.
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,8 @@ class Row:
     spreads : float
         Change on the scale, in standard deviations between the baseline's seeds; NaN: unknown.
     p_value, adjusted : float
-        Of a change as bad by chance; adjusted for the number of metrics. NaN: not tested.
+        Of a change as bad by chance: in this metric; in any, or as the correction says. NaN: not
+        tested.
     worse : str
         Direction that is worse.
     words : str
@@ -89,12 +83,17 @@ class Verdict:
     correction : str
     notices : tuple of str
         What a reader must know of the test.
+    basis : {"exact", "normal", "tolerances"}
+        What the level rests on: that runs without a change are alike, and nothing else; that
+        seeds scatter normally besides, since there are too few runs; nothing, since nothing is
+        tested.
     """
 
     rows: tuple[Row, ...]
     level: float
     correction: str
     notices: tuple[str, ...]
+    basis: Basis = "tolerances"
 
     @property
     def failed(self) -> tuple[Row, ...]:
@@ -105,49 +104,6 @@ class Verdict:
     def passed(self) -> bool:
         """Whether there is none."""
         return not self.failed
-
-
-def adjust(p_values: ArrayLike, correction: str = "holm") -> NDArray[np.float64]:
-    """Return p-values adjusted for their number.
-
-    Parameters
-    ----------
-    p_values : (n,) float array
-    correction : {"holm", "benjamini-hochberg", "none"}
-        holm keeps the chance of any false alarm at the level under every dependence;
-        benjamini-hochberg keeps the share of false alarms, and, where nothing has changed, the
-        chance of any for independent or positively dependent metrics.
-
-    Returns
-    -------
-    (n,) float array
-        To be compared with the level.
-
-    Raises
-    ------
-    BaselineError
-        If the correction is unknown.
-
-    References
-    ----------
-    Holm 1979, JSTOR 4615733; Benjamini & Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x
-    """
-    if correction not in CORRECTIONS:
-        raise BaselineError(
-            f"unknown correction {correction!r}; expected one of {', '.join(CORRECTIONS)}"
-        )
-    p = np.asarray(p_values, dtype=np.float64)
-    n = len(p)
-    if correction == "none" or n == 0:
-        return p.copy()
-    order = np.argsort(p, kind="stable")
-    if correction == "holm":
-        stepped = np.maximum.accumulate(p[order] * np.arange(n, 0, -1))
-    else:
-        stepped = np.minimum.accumulate((p[order] * n / np.arange(1, n + 1))[::-1])[::-1]
-    adjusted = np.empty(n)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
 
 
 def check(
@@ -167,8 +123,8 @@ def check(
         A setting is held against the one of its name; a lone one against a lone one, whatever
         their names.
     level : float, optional
-        Probability of a false alarm. Default: the baseline's.
-    correction : {"holm", "benjamini-hochberg", "none"}, optional
+        Chance that runs without a change fail. Default: the baseline's.
+    correction : {"family-wise", "benjamini-hochberg", "none"}, optional
         For the number of metrics. Default: the baseline's.
 
     Returns
@@ -181,15 +137,18 @@ def check(
         If the two are of different tasks, or level or correction are none.
     """
     level = baseline.level if level is None else level
-    correction = baseline.correction if correction is None else correction
+    correction = correction_of(baseline.correction if correction is None else correction)
+    if correction not in CORRECTIONS:
+        raise BaselineError(
+            f"unknown correction {correction!r}; expected one of {', '.join(CORRECTIONS)}"
+        )
     if not 0 < level < 1:
         raise BaselineError(f"the level is {level:g}; expected a probability between 0 and 1")
     own = {one.name: one for one in measured}
     if len(own) == len(baseline.settings) == 1:
         own = {next(iter(baseline.settings)): measured[0]}
     rows: list[Row] = []
-    judged: list[_Judged] = []
-    notices: list[str] = []
+    entries: list[tuple[Row, Runs, str]] = []
     for name, setting in baseline.settings.items():
         one = own.pop(name, None)
         if one is not None and one.task and setting.task and one.task != setting.task:
@@ -202,28 +161,32 @@ def check(
             why = "the result has no runs of this setting"
             one = Measured(name, {}, reasons=dict.fromkeys(setting.metrics, why))
         for metric, entry in setting.metrics.items():
-            judged.append(_judge(name, metric, entry, one))
+            row = Row(name, metric, "same", worse=entry.policy.worse)
+            entered = _enter(row, entry, one)
+            if isinstance(entered, Row):
+                rows.append(entered)
+            else:
+                entries.append((*entered, one.why(metric)))
         for metric in choose(one.values, baseline.choose):
             if metric not in setting.metrics and any(map(math.isfinite, one.values[metric])):
                 known = [value for value in one.values[metric] if math.isfinite(value)]
                 words = "not in the baseline"
                 value = float(np.mean(known))
                 rows.append(Row(name, metric, "new", value=value, runs=len(known), words=words))
-    notices += [
+    runs = [entry[1] for entry in entries]
+    basis, chances = weigh(runs, level=level, correction=correction)
+    rows += [
+        _decide(row, one, chance, level, why)
+        for (row, one, why), chance in zip(entries, chances, strict=True)
+    ]
+    rows.sort(key=lambda row: (VERDICTS.index(row.verdict), -row.excess))
+    notices = [
         f"{name!r} is not in the baseline, so nothing was compared. Add it with `geomdiag "
         "baseline --update`."
         for name in own
     ]
-    tested = [one for one in judged if not math.isnan(one.row.p_value)]
-    worse = adjust([one.row.p_value for one in tested], correction)
-    better = adjust([one.p_better for one in tested], correction)
-    by_row = {
-        id(one): (float(a), float(b)) for one, a, b in zip(tested, worse, better, strict=True)
-    }
-    rows += [_decide(one, by_row.get(id(one)), level) for one in judged]
-    rows.sort(key=lambda row: (VERDICTS.index(row.verdict), -row.excess))
-    notices += _notices(judged, tested, level, correction)
-    return Verdict(tuple(rows), level, correction, tuple(notices))
+    notices += notices_of(runs, basis, level, correction)
+    return Verdict(tuple(rows), level, correction, tuple(notices), basis)
 
 
 def compare(
@@ -241,169 +204,98 @@ def compare(
     Returns
     -------
     Verdict
+
+    Raises
+    ------
+    GeomdiagError
+        If the two are of different tasks.
     """
+    _same_tasks(first, second)
     return check(second, make_baseline(first, metrics=metrics))
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """A row as far as it goes without the other metrics."""
-
-    row: Row
-    beyond: bool = False  # worse than tolerated
-    better: bool = False  # better than tolerated
-    p_better: float = math.nan
-    n: int = 0
-
-
-def _judge(setting: str, name: str, entry: Metric, measured: Measured) -> _Judged:
-    policy = entry.policy
-    old = np.array([value for value in entry.values if math.isfinite(value)])
-    given = np.array(measured.values.get(name, ()))
-    new = given[np.isfinite(given)]
-    on_scale = _scaled(old, policy)
-    moved = _scaled(new, policy)
-    centre = _centre(old, on_scale, policy)
-    row = Row(setting, name, "same", centre, seeds=len(old), runs=len(new), worse=policy.worse)
-    if len(new) < len(given) or not len(given):
-        why = measured.why(name)
-        if len(given) > 1:
-            why = f"{len(given) - len(new)} of {len(given)} runs lack it: {why}"
-        if not policy.allow_missing:
-            return _Judged(replace(row, verdict="missing", words=why, excess=math.inf))
-        if not len(new):
-            words = f"{why}; as some of the baseline's runs"
-            return _Judged(replace(row, verdict="not compared", words=words))
-    if len(old) < SEEDS <= len(entry.values):
-        words = f"only {len(old)} of the baseline's {len(entry.values)} runs have it"
-        return _Judged(replace(row, verdict="not compared", words=words))
-    if not np.isfinite(moved).all():
-        words = f"{new[~np.isfinite(moved)][0]:.4g} has no place on the scale {policy.scale}"
-        return _Judged(replace(row, verdict="missing", words=words, excess=math.inf))
-    value = _centre(new, moved, policy)
-    step = float(moved.mean() - on_scale.mean())
-    spread = float(on_scale.std(ddof=1)) if len(old) > 1 else math.nan
-    if spread <= 1e-9 * max(1.0, float(np.abs(on_scale).max())):  # equal but for rounding
-        spread = 0.0
-    if policy.resolution and len(old) > 1:
-        ends = np.array([centre - policy.resolution / 2, centre + policy.resolution / 2])
-        width = float(np.ptp(_scaled(ends, policy)))
-        spread = max(spread, width / math.sqrt(12) if math.isfinite(width) else 0.0)
-    change = value - centre
-    if abs(change) <= _ROUNDING * abs(centre):
-        step = change = 0.0
-    row = replace(
-        row, value=value, change=change, spreads=step / spread if spread > 0 else math.nan
-    )
-    excess = _excess(change, step, centre, spread, policy)
-    bad = {"higher": change > 0, "lower": change < 0, "either": True}[policy.worse]
-    row = replace(row, excess=excess if bad else 0.0)
-    beyond = excess > 1
-    one = _Judged(row, bad and beyond, not bad and beyond, n=len(old))
-    if not policy.test or len(old) < SEEDS or not spread > 0:
-        return one
-    t = step / (spread * math.sqrt(1 / len(old) + 1 / len(new)))
-    above, below = float(stdtr(len(old) - 1, -t)), float(stdtr(len(old) - 1, t))
-    if policy.worse == "either":
-        p, p_better = min(1.0, 2 * min(above, below)), 1.0
-    else:
-        p, p_better = (above, below) if policy.worse == "higher" else (below, above)
-    return replace(one, row=replace(row, p_value=p), p_better=p_better)
-
-
-def _excess(change: float, step: float, centre: float, spread: float, policy: Policy) -> float:
-    """Return a change over the largest tolerance of it."""
-    if change == 0:
-        return 0.0
-    tolerance = max(policy.absolute, policy.relative * abs(centre))
-    allowed = tolerance + _ROUNDING * abs(centre)
-    shares = [abs(change) / allowed if tolerance > 0 else math.inf]
-    if policy.spread and spread > 0:
-        shares.append(abs(step) / (policy.spread * spread * (1 + _ROUNDING)))
-    return min(shares)
-
-
-def _decide(one: _Judged, adjusted: tuple[float, float] | None, level: float) -> Row:
-    """Return the row with its verdict, given what the other metrics make of its p-value."""
-    row = one.row
-    if row.verdict != "same":
-        return row
-    if adjusted is None:
-        if not (one.beyond or one.better):
-            return replace(row, words="within the tolerance")
-        why = "its tolerance alone decides" if one.n != 1 else "one seed: its tolerance decides"
-        return replace(
-            row,
-            verdict="regressed" if one.beyond else "improved",
-            words=f"beyond the tolerance; {why}",
-        )
-    p, p_better = adjusted
-    row = replace(row, adjusted=p)
-    if one.beyond:
-        if p <= level:
-            return replace(
-                row, verdict="regressed", words=f"beyond tolerance and noise, p = {p:.2g}"
+def _same_tasks(first: Sequence[Measured], second: Sequence[Measured]) -> None:
+    """Refuse results of which a setting, or everything, is of another task in the other."""
+    by_name = {one.name: one for one in first}
+    pairs = [(by_name[one.name], one) for one in second if one.name in by_name]
+    if len(first) == len(second) == 1:
+        pairs = [(first[0], second[0])]
+    for one, other in pairs:
+        if one.task and other.task and one.task != other.task:
+            where = "" if len(first) == len(second) == 1 else f" (runs of {one.name!r})"
+            raise GeomdiagError(
+                f"the first result is of the task {one.task}, the second of {other.task}{where}; "
+                "numbers of different tasks do not mean the same. Give two results of one task."
             )
-        return replace(
-            row,
-            verdict="noise",
-            words=f"beyond the tolerance, but seeds differ as much, p = {p:.2g}",
-        )
-    if one.better and p_better <= level:
-        return replace(row, verdict="improved", words=f"better than noise, p = {p_better:.2g}")
-    return replace(row, words="within the tolerance" if not one.better else "within noise")
 
 
-def _notices(
-    judged: Sequence[_Judged], tested: Sequence[_Judged], level: float, correction: str
-) -> list[str]:
-    notices = []
-    if single := sum(0 < one.n < SEEDS for one in judged):
-        notices.append(
-            f"{single} of {len(judged)} metrics have fewer than {SEEDS} seeds in the baseline: "
-            "tolerances alone decide, and noise between seeds cannot be told from regression."
-        )
-    constant = sum(one.n >= SEEDS and math.isnan(one.row.p_value) for one in judged)
-    if constant:
-        notices.append(
-            f"{constant} of {len(judged)} metrics are the same in all seeds of the baseline, or "
-            "not to be tested: tolerances alone decide."
-        )
+def _enter(row: Row, entry: Metric, measured: Measured) -> Row | tuple[Row, Runs]:
+    """Return the values to be compared, or the verdict where there is nothing to compare."""
+    policy = entry.policy
+    old = np.array(entry.values)
+    new = np.array(measured.values.get(row.metric, ()))
+    old, new = (np.where(np.isfinite(one), one, math.nan) for one in (old, new))
+    before, now = old[np.isfinite(old)], new[np.isfinite(new)]
+    row = replace(row, baseline=centre(before, policy), seeds=len(before), runs=len(now))
+    if not len(new) or (len(now) < len(new) and not policy.allow_missing):
+        why = measured.why(row.metric)
+        if len(new) > 1:
+            why = f"{len(new) - len(now)} of {len(new)} runs lack it: {why}"
+        if len(before) < len(old) and not len(new):
+            words = f"{why}; as some of the baseline's runs"
+            return replace(row, verdict="not compared", words=words)
+        return replace(row, verdict="missing", words=why, excess=math.inf)
+    off = ~np.isfinite(scaled(now, policy))
+    if off.any():
+        words = f"{now[off][0]:.4g} has no place on the scale {policy.scale}"
+        return replace(row, verdict="missing", words=words, excess=math.inf)
+    runs = Runs(row.setting, np.concatenate([old, new]), len(old), len(new), policy)
+    return replace(row, value=centre(now, policy)), runs
+
+
+def _decide(row: Row, runs: Runs, chance: Chance, level: float, why: str) -> Row:
+    """Return the row with its verdict."""
+    tested = not math.isnan(chance.adjusted)
+    lacks = ~np.isfinite(runs.values)
+    fewer = int(lacks[: runs.old].sum()), int(lacks[runs.old :].sum())
+    # untested, a run without a value counts only where no seed of the baseline lacked it
+    lacking = chance.lacking if tested else fewer[0] == 0 < fewer[1]
+    direction = {"higher": chance.change > 0, "lower": chance.change < 0, "either": True}
+    bad = lacking or direction[runs.policy.worse]
+    excess = math.inf if lacking else chance.excess
+    beyond, better = bad and excess > 1, not bad and excess > 1
+    row = replace(
+        row,
+        change=chance.change,
+        excess=excess if bad and not math.isnan(excess) else 0.0,
+        spreads=chance.step / chance.spread if chance.spread > 0 else math.nan,
+        p_value=chance.p_value,
+        adjusted=chance.adjusted,
+    )
+    what = "beyond the tolerance"
+    if lacking:
+        what = f"{fewer[1]} of {runs.new} runs lack it, {fewer[0]} of {runs.old} before: {why}"
     if tested:
-        fewest = min(tested, key=lambda one: one.n)
-        number = 1 if correction == "none" else len(tested)
-        least = float(
-            stdtrit(fewest.n - 1, 1 - level / number)
-            * math.sqrt(1 / fewest.n + 1 / max(fewest.row.runs, 1))
-        )
-        notices.append(
-            f"{len(tested)} metrics tested at level {level:g}, correction {correction}. With "
-            f"{fewest.n} seeds in the baseline and {fewest.row.runs} new, a change of one metric "
-            f"alone counts from {least:.3g} standard deviations on; more seeds lower that."
-        )
-    return notices
+        p = f"p = {chance.adjusted:.2g}"
+        if beyond and chance.adjusted <= level:
+            words = (
+                f"{what}; more than noise, {p}" if lacking else f"beyond tolerance and noise, {p}"
+            )
+            return replace(row, verdict="regressed", words=words)
+        if beyond:
+            return replace(row, verdict="noise", words=f"{what}, but seeds differ as much, {p}")
+    elif beyond:
+        return replace(row, verdict="regressed", words=f"{what}; {_alone(runs)}")
+    if math.isnan(chance.change):
+        words = f"{fewer[1]} of {runs.new} runs lack it, {fewer[0]} of {runs.old} before: {why}"
+        return replace(row, verdict="not compared", words=words)
+    if better and not tested:
+        return replace(row, verdict="improved", words=f"{what}; {_alone(runs)}")
+    if better and chance.better <= level:
+        words = f"better than noise, p = {chance.better:.2g}"
+        return replace(row, verdict="improved", words=words)
+    return replace(row, words="within noise" if better else "within the tolerance")
 
 
-def _scaled(values: NDArray[np.float64], policy: Policy) -> NDArray[np.float64]:
-    if policy.scale == "linear":
-        return values
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low = np.log(values + policy.absolute)
-        if policy.scale == "log":
-            return low
-        return np.asarray(low - np.log(1 - values + policy.absolute))
-
-
-def _centre(values: NDArray[np.float64], scaled: NDArray[np.float64], policy: Policy) -> float:
-    """Return the mean on the scale, in units of the metric; exact where all values are one."""
-    return float(values[0]) if np.ptp(values) == 0 else _plain(float(scaled.mean()), policy)
-
-
-def _plain(value: float, policy: Policy) -> float:
-    """Return a value on the scale in units of the metric."""
-    if policy.scale == "linear":
-        return value
-    if policy.scale == "log":
-        return math.exp(value) - policy.absolute
-    odds = math.exp(value)
-    return (odds * (1 + policy.absolute) - policy.absolute) / (1 + odds)
+def _alone(runs: Runs) -> str:
+    return "one seed: its tolerance decides" if runs.old == 1 else "its tolerance alone decides"

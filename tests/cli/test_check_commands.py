@@ -50,7 +50,10 @@ def test_exit_codes_of_the_real_command(
 ) -> None:
     done = process("baseline", good)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "baseline: good.geometry.toml\n  mlp: 3 metrics of 4 seeds\n"
+    assert done.stdout == (
+        "baseline: good.geometry.toml\n  mlp: 3 metrics of 4 seeds\n"
+        "  check it with 3 new runs or more: then at most 5 % of results without a change fail\n"
+    )
     base = ("--baseline", "good.geometry.toml")
     done = process("check", good, *base)
     assert done.returncode == 0, done.stderr
@@ -65,7 +68,7 @@ def test_exit_codes_of_the_real_command(
         (("check", bad), "Missing option '--baseline'"),
         (("check", bad, "--baseline", "none.toml"), "there is no baseline at none.toml"),
         (("check", "none.zarr", *base), "there is no result at"),
-        (("check", bad, *base, "--correction", "x"), "expected one of holm"),
+        (("check", bad, *base, "--correction", "x"), "expected one of family-wise"),
         (("check", bad, *base, "--level", "2"), "expected a probability"),
         (("check", foreign, *base), "of the task modadd:p=5"),
         (("baseline", good), "Give --update to replace its values"),

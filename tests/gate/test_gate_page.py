@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from dataclasses import fields
@@ -10,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from geomdiag.gate.baseline import Baseline, Metric, Setting
-from geomdiag.gate.measured import Measured
+from geomdiag.gate.permutation import fewest_new_runs
 from geomdiag.gate.policies import Policy
-from geomdiag.gate.verdict import FAILING, VERDICTS, check
+from geomdiag.gate.verdict import FAILING, VERDICTS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
@@ -37,16 +35,19 @@ def test_every_key_and_verdict_is_told() -> None:
     assert told == {name: name in FAILING for name in VERDICTS}
 
 
-def test_the_least_change_that_counts_is_the_one_told() -> None:
-    (seeds,) = re.findall(r"^\| seeds in the baseline \| (3 .*) \|$", PAGE, re.MULTILINE)
-    (least,) = re.findall(r"^\| standard deviations \| (.*) \|$", PAGE, re.MULTILINE)
-    for n, told in zip(seeds.split(" | "), least.split(" | "), strict=True):
-        old = tuple(range(int(n)))
-        metrics = {f"m{i}": Metric(old, Policy("higher")) for i in range(9)}
-        centre = sum(old) / len(old)
-        values = dict.fromkeys(metrics, (centre,))
-        verdict = check([Measured("s", values)], Baseline({"s": Setting(metrics)}))
-        (words,) = [notice for notice in verdict.notices if "counts from" in notice]
-        real = float(words.split(" counts from ")[1].split()[0])
-        assert float(told) == pytest.approx(real, rel=0.02)
-        assert math.isfinite(real)
+def test_the_fewest_new_runs_are_the_ones_told() -> None:
+    (seeds,) = re.findall(r"^\| seeds in the baseline \| (1 .*) \|$", PAGE, re.MULTILINE)
+    (runs,) = re.findall(r"^\| new runs at least \| (.*) \|$", PAGE, re.MULTILINE)
+    told = [int(number) for number in runs.split(" | ")]
+    assert told == [fewest_new_runs(int(number), 0.05) for number in seeds.split(" | ")]
+
+
+def test_no_exact_rate_of_false_alarms_exceeds_the_level() -> None:
+    (table,) = re.findall(r"<!-- simulated: .*?-->\n(.*?)<!-- end -->", PAGE, re.DOTALL)
+    heads, _, *rows = (line.strip("| ").split(" | ") for line in table.splitlines())
+    assert len(rows) == 7
+    for name, *shares in rows:
+        for design, share in zip(heads[1:], shares, strict=True):
+            old, new = map(int, design.split(" + "))
+            if fewest_new_runs(old, 0.05) <= new:
+                assert float(share.removesuffix(" %")) <= 5.7, (name, design)

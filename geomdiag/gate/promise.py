@@ -1,0 +1,83 @@
+"""What the level of a check promises, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from geomdiag.gate.baseline import CORRECTIONS
+from geomdiag.gate.chance import Basis, Runs, basis_of, least_p
+from geomdiag.gate.permutation import fewest_new_runs, number_of_splits, splits
+
+__all__ = ["notices_of"]
+
+
+def notices_of(metrics: Sequence[Runs], basis: Basis, level: float, correction: str) -> list[str]:
+    """Return what a reader must know of a test.
+
+    Parameters
+    ----------
+    metrics : sequence of Runs
+        All that were compared.
+    basis : {"exact", "normal", "tolerances"}
+        What the level rests on.
+    level : float
+    correction : {"family-wise", "benjamini-hochberg", "none"}
+
+    Returns
+    -------
+    list of str
+    """
+    notices = []
+    bases = [(runs, basis_of(runs, level)) for runs in metrics]
+    tested = [runs for runs, rests_on in bases if rests_on != "tolerances"]
+    few = [runs for runs, rests_on in bases if rests_on == "tolerances" and runs.policy.test]
+    off = sum(not runs.policy.test for runs in metrics)
+    if few:
+        runs = min(few, key=lambda one: one.old)
+        more = fewest_new_runs(runs.old, level)
+        notices.append(
+            f"{len(few)} of {len(metrics)} metrics have {_runs(runs)}: tolerances alone decide, "
+            "noise between seeds cannot be told from regression, and no rate of false alarms is "
+            f"promised. {more} new runs, or more seeds in the baseline, would change that."
+        )
+    if off:
+        notices.append(
+            f"{off} of {len(metrics)} metrics are not to be tested (test = false): tolerances "
+            "alone decide, outside of the level."
+        )
+    if not tested:
+        return notices
+    runs = min(tested, key=lambda one: number_of_splits(one.old, one.new))
+    ways = f"{number_of_splits(runs.old, runs.new):,} ways"
+    if (drawn := len(splits(runs.old, runs.new))) < number_of_splits(runs.old, runs.new):
+        ways += f", {drawn:,} of which were looked at"
+    share = f"{100 * level:g} %"
+    subject = {
+        "family-wise": f"{len(tested)} metrics tested together: of results without a change, at "
+        f"most {share} fail",
+        "benjamini-hochberg": f"{len(tested)} metrics tested (Benjamini-Hochberg): at most {share} "
+        "of the regressions told are false, where metrics depend on each other positively",
+        "none": f"{len(tested)} metrics tested, each by itself: at most {share} of results without "
+        "a change fail in a given metric, and more in some metric",
+    }[correction]
+    if basis == "exact":
+        notices.append(f"{subject}, however seeds scatter ({_runs(runs)} can be split in {ways}).")
+        if mute := sum(least_p(one) > level * (1 + 1e-9) for one in tested):
+            notices.append(
+                f"{mute} metrics for which either direction is worse cannot fail with as many new "
+                "runs as old ones; one run more lets them."
+            )
+    else:
+        more = fewest_new_runs(runs.old, level)
+        bound = f"up to {max(map(least_p, tested)):.2g}" if correction != CORRECTIONS[1] else "more"
+        notices.append(
+            f"{subject}, if seeds scatter normally. With {_runs(runs)} nothing tells whether they "
+            f"do; where they do not, {bound} may. {more} new runs make it {share} however seeds "
+            "scatter."
+        )
+    return notices
+
+
+def _runs(runs: Runs) -> str:
+    seeds = "1 seed" if runs.old == 1 else f"{runs.old} seeds"
+    return f"{seeds} in the baseline and {runs.new} new"
