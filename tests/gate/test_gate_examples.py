@@ -73,23 +73,37 @@ def act(
     return done
 
 
-def test_the_action_gates_the_example_project(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_the_action_and_the_workflow_gate_the_example_project(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
     project = Path(shutil.copytree(EXAMPLES / "github-action", tmp_path / "project"))
-    workflow = yaml.safe_load((project / ".github/workflows/geometry.yml").read_text("utf-8"))
-    steps = workflow["jobs"]["geometry"]["steps"]
-    for step in steps:
-        if step.get("run", "").startswith("geomdiag"):
-            done = shell(step["run"], project, environment)
+    path = project / ".github/workflows/geometry.yml"
+    steps = yaml.safe_load(path.read_text("utf-8"))["jobs"]["geometry"]["steps"]
+    *commands, checking, telling = (step["run"] for step in steps if "run" in step)
+    summary = Path(environment["GITHUB_STEP_SUMMARY"])
+    output = Path(environment["GITHUB_OUTPUT"])
+    for command in commands:
+        if command.startswith("geomdiag"):
+            done = shell(command, project, environment)
             assert done.returncode == 0, done.stderr
-    (use,) = (step for step in steps if "/geomdiag@" in step.get("uses", ""))
+    for command in (checking, telling):
+        done = shell(command, project, environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert summary.read_text("utf-8").startswith("### geometry passed")
+    assert {"geometry.junit.xml", "geometry.json"} <= {one.name for one in project.iterdir()}
+    summary.unlink()
+
+    # what the comment says to write in the place of those two
+    words = path.read_text("utf-8").partition("write that")[2].partition("\n")[2].partition("\n")[2]
+    (use,) = yaml.safe_load(re.sub(r"^ *# ", "", words, flags=re.MULTILINE))
+    assert use["uses"].endswith("/geomdiag@v0.1.0")
     action = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
     assert set(use["with"]) <= set(action["inputs"])
     assert {n for n, one in action["inputs"].items() if one.get("required")} <= set(use["with"])
-
+    for name in ("geometry.junit.xml", "geometry.json"):
+        (project / name).unlink()
     done = act(action, use["with"], project, environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    summary = Path(environment["GITHUB_STEP_SUMMARY"])
-    output = Path(environment["GITHUB_OUTPUT"])
     assert "### geometry passed" in summary.read_text("utf-8")
     assert output.read_text("utf-8") == "passed=true\n"
     assert (project / "geometry.junit.xml").is_file()
@@ -104,14 +118,16 @@ def test_the_action_gates_the_example_project(tmp_path: Path, environment: dict[
         "geomdiag analyze short/quick --task modadd:p=17 --out short.geomdiag.zarr -q",
     ):
         assert shell(command, project, environment).returncode == 0
-    given = use["with"] | {"result": "short.geomdiag.zarr", "correction": "benjamini-hochberg"}
-    done = act(action, given, project, environment)
+    done = act(action, use["with"] | {"result": "short.geomdiag.zarr"}, project, environment)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "### geometry FAILED" in summary.read_text("utf-8")
     assert output.read_text("utf-8") == "passed=true\npassed=false\n"
+    done = shell(checking.replace("runs.g", "short.g"), project, environment)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert shell(telling, project, environment).returncode == 0
 
-    done = act(action, use["with"] | {"baseline": "none.toml"}, project, environment)
-    assert done.returncode == 2
+    given = use["with"] | {"baseline": "none.toml"}
+    assert act(action, given, project, environment).returncode == 2
     assert output.read_text("utf-8") == "passed=true\npassed=false\n"
 
 
@@ -136,12 +152,15 @@ def hook() -> dict[str, str]:
     return found
 
 
-def test_the_hook_is_the_one_that_the_example_asks_for() -> None:
-    configuration = yaml.safe_load(
-        (EXAMPLES / "pre-commit" / ".pre-commit-config.yaml").read_text("utf-8")
-    )
-    (repository,) = configuration["repos"]
-    assert [one["id"] for one in repository["hooks"]] == [hook()["id"]]
+def test_the_hook_is_the_one_that_the_example_has() -> None:
+    path = EXAMPLES / "pre-commit" / ".pre-commit-config.yaml"
+    (repository,) = yaml.safe_load(path.read_text("utf-8"))["repos"]
+    (own,) = repository["hooks"]
+    for key in ("id", "name", "entry", "files"):
+        assert own[key] == hook()[key]
+    words = path.read_text("utf-8").partition("write its address:\n")[2]
+    (remote,) = yaml.safe_load(re.sub(r"^  # ", "", words, flags=re.MULTILINE))
+    assert [one["id"] for one in remote["hooks"]] == [hook()["id"]]
 
 
 def test_the_hook_looks_at_baselines_only() -> None:
@@ -171,25 +190,33 @@ def test_the_hook_refuses_a_baseline_that_breaks_the_schema(
     assert "unknown key 'relatve'" in done.stderr
 
 
-def test_pre_commit_runs_the_hook(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("whose", ["local", "the repository's"])
+def test_pre_commit_runs_the_hook(tmp_path: Path, environment: dict[str, str], whose: str) -> None:
     pytest.importorskip("pre_commit")
     environment |= {
         "PRE_COMMIT_HOME": str(tmp_path / "cache"),
         **{f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME",)},
         **{f"GIT_{who}_EMAIL": "x@example.org" for who in ("AUTHOR", "COMMITTER")},
     }
-    hooks = tmp_path / "hooks"
-    hooks.mkdir()
-    shutil.copy(ROOT / ".pre-commit-hooks.yaml", hooks)
-    git = "git init -q . && git add -A && git commit -q -m hooks && git rev-parse HEAD"
-    revision = shell(git, hooks, environment).stdout.strip()
     project = Path(shutil.copytree(EXAMPLES / "pre-commit", tmp_path / "project"))
-    configuration = project / ".pre-commit-config.yaml"
-    text = configuration.read_text("utf-8").replace("v0.1.0", revision)
-    configuration.write_text(re.sub(r"https://\S+", str(hooks), text), encoding="utf-8")
+    if whose != "local":
+        hooks = tmp_path / "hooks"
+        hooks.mkdir()
+        shutil.copy(ROOT / ".pre-commit-hooks.yaml", hooks)
+        git = "git init -q . && git add -A && git commit -q -m hooks && git rev-parse HEAD"
+        revision = shell(git, hooks, environment).stdout.strip()
+        configuration = {
+            "repo": str(hooks),
+            "rev": revision,
+            "hooks": [{"id": hook()["id"], "language": "system"}],
+        }
+        (project / ".pre-commit-config.yaml").write_text(
+            yaml.safe_dump({"repos": [configuration]}), encoding="utf-8"
+        )
     run = "git init -q . && git add -A && python -m pre_commit run --all-files"
     done = shell(run, project, environment)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Passed" in done.stdout
     baseline = project / "geometry.toml"
     baseline.write_text(baseline.read_text("utf-8").replace("relative", "relatve"), "utf-8")
     done = shell(run, project, environment)
