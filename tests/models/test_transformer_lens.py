@@ -6,6 +6,7 @@ Needs TransformerLens 2 (checked with 2.18.0), the last with ``HookedTransformer
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from helpers.stored import stored
 
 from geomdiag import models
+from geomdiag.checkpoints import open_runs
 from geomdiag.errors import ArchitectureError
 from geomdiag.tasks import task
 
@@ -113,3 +115,15 @@ def test_logits_are_its_own(name: str, layers: int) -> None:
 def test_what_is_not_known_is_refused(option: dict[str, Any], words: str) -> None:
     with pytest.raises(ArchitectureError, match=words):
         read(*made(1, **option))
+
+
+def test_a_whole_model_in_a_file_brings_its_settings(tmp_path: Path) -> None:
+    model, _ = made(2, normalization_type="LNPre", eps=0.3, act_fn="gelu_new")
+    tokens = np.pad(ADD.inputs, ((0, 0), (0, 1)), constant_values=7)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(tokens))[:, -1, :7].numpy()
+    torch.save(model, tmp_path / "step_9.pt")
+    (series,) = open_runs(tmp_path).values()
+    seen = models.snapshot(series[0], ADD, config=series.config)
+    assert not seen.notices
+    assert np.abs(seen.logits - wanted).max() <= 1e-5 * np.abs(wanted).max()
