@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from geomdiag_cli.asked import NOTHING, AllowPickle, Asked, Out, Paths, Task, asking, open_all
 from geomdiag_cli.console import (
     INTERRUPTED,
     SOME_FAILED,
@@ -22,79 +24,15 @@ from geomdiag_cli.console import (
     stdout,
 )
 
-Paths = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="PATH", help="Checkpoint, run folder, folder of runs, archive, or an address."
-    ),
-]
-Task = Annotated[str | None, typer.Option("--task", "-t", help="Such as modadd or modadd:p=113.")]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="Result. Default: NAME.geomdiag.zarr in this folder."),
-]
-Split = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        help="Train/held-out split: a file, or python:seed=0,fraction=0.3 (numpy:, torch:).",
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", metavar="PACKAGE.MODULE:FACTORY", help="Your own model."),
-]
-Map = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        metavar="PART=TENSOR",
-        help="Which tensor is the embedding, the unembedding, ...; several by commas.",
-    ),
-]
-Tokens = Annotated[
-    str | None,
-    typer.Option(
-        "--tokens",
-        help="Rows of a vocabulary: 15,16 or 0:100, months, days, numbers:0:100, strings:A,B.",
-    ),
-]
-Tokenizer = Annotated[
-    Path | None,
-    typer.Option("--tokenizer", metavar="FILE", help="What turns strings into token ids."),
-]
-Analyzers = Annotated[
-    str,
-    typer.Option(
-        "--analyzers",
-        metavar="A,B",
-        help="These diagnostics; 'default' and 'all' stand for many.",
-    ),
-]
-Skip = Annotated[str, typer.Option("--skip", metavar="X,Y", help="Without these diagnostics.")]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes, of one thread each.")
-]
-AllowPickle = Annotated[
-    bool,
-    typer.Option("--allow-pickle", help="Read files that run code. Only those you trust."),
-]
-
 _SUFFIXES = {"zarr": ".zarr", "netcdf": ".nc"}
 
 
+@asking
 def command(
     paths: Paths,
     task: Task = None,
     out: Out = None,
-    split: Split = None,
-    model: Model = None,
-    map: Map = None,
-    tokens: Tokens = None,
-    tokenizer: Tokenizer = None,
-    analyzers: Analyzers = "",
-    skip: Skip = "",
-    workers: Workers = None,
+    asked: Asked = NOTHING,
     format: Annotated[
         str, typer.Option("--format", help="zarr or netcdf.", metavar="zarr|netcdf")
     ] = "",
@@ -119,12 +57,12 @@ def command(
     kind = _format(format, out)
     target = out if out is not None else default_out(paths, _SUFFIXES[kind])
     bar = None if quiet else _Bar()
-    own = _criterion(criterion)
+    finish = _criterion(criterion)
     try:
         from geomdiag.analysis import analyze_into
 
-        chosen = choose(analyzers, skip)
-        runs, general = open_all(paths, split, allow_pickle)
+        arguments = asked.arguments()
+        runs, general = open_all(paths, asked.split, allow_pickle)
         with bar or nullcontext():
             tree = analyze_into(
                 target,
@@ -132,24 +70,13 @@ def command(
                 task,
                 format=kind,
                 force=force,
-                analyzers=chosen,
-                model=model,
-                split=split,
-                mapping=parse(map),
-                tokens=tokens,
-                tokenizer=tokenizer,
-                workers=workers,
+                finish=finish,
                 progress=bar,
+                **arguments,
             )
     except KeyboardInterrupt:
         say("Interrupted. Finished steps are kept; the same command goes on from there.")
         raise typer.Exit(INTERRUPTED) from None
-    if own is not None:
-        from geomdiag.dynamics.criterion import apply_criterion
-        from geomdiag.store import save
-
-        tree = apply_criterion(tree, own)
-        save(tree, target, kind)
     summaries = summarise(tree)
     if json:
         print_json(
@@ -172,56 +99,20 @@ def command(
             summaries,
             general,
             reused=bar.reused if bar else 0,
-            asked=[name.strip() for name in analyzers.split(",")],
+            asked=asked.names(),
         )
         _next(target)
     if any(summary["failed"] or summary["partial"] for summary in summaries):
         raise typer.Exit(SOME_FAILED)
 
 
-def _criterion(path: Path | None) -> dict[str, Any] | None:
-    """Read the user's thresholds before any work."""
+def _criterion(path: Path | None) -> Callable[[Any], Any] | None:
+    """Return what lays the user's thresholds on a result; they are read before any work."""
     if path is None:
         return None
-    from geomdiag.dynamics.criterion import load_criterion
+    from geomdiag.dynamics.criterion import apply_criterion, load_criterion
 
-    return load_criterion(path)
-
-
-def open_all(
-    paths: Sequence[str | Path], split: str | None, allow_pickle: bool
-) -> tuple[Any, list[str]]:
-    """Open one path as it is, several as a list; return it with the notices of the whole."""
-    from geomdiag.checkpoints import open_runs
-
-    opened = [open_runs(path, split=split, allow_pickle=allow_pickle) for path in paths]
-    notices = [notice for runs in opened for notice in runs.notices]
-    return (opened[0] if len(opened) == 1 else opened), notices
-
-
-def parse(maps: Sequence[str] | None) -> dict[str, str]:
-    """Return what all --map say together."""
-    from geomdiag.models.mapping import parse_map
-
-    return parse_map(",".join(maps)) if maps else {}
-
-
-def choose(analyzers: str, skip: str) -> list[str] | None:
-    """Return the names of the diagnostics asked for, None for the default ones."""
-    from geomdiag.analysis.plan import choose as choose_analyzers
-    from geomdiag.analyzers import ANALYZERS
-
-    named, without = (
-        [name.strip() for name in text.split(",") if name.strip()] for text in (analyzers, skip)
-    )
-    for name in without:
-        ANALYZERS[name]  # an unknown name is an error that lists the known ones
-    if not named and not without:
-        return None
-    left = [one.name for one in choose_analyzers(named or None) if one.name not in without]
-    if not left:
-        raise typer.BadParameter("--skip leaves no diagnostic")
-    return left
+    return partial(apply_criterion, found=load_criterion(path))
 
 
 def default_out(paths: Sequence[str | Path], suffix: str) -> Path:

@@ -8,22 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geomdiag_cli.analyze import (
-    AllowPickle,
-    Analyzers,
-    Map,
-    Model,
-    Paths,
-    Skip,
-    Split,
-    Task,
-    Tokenizer,
-    Tokens,
-    Workers,
-    choose,
-    open_all,
-    parse,
-)
+from geomdiag_cli.asked import NOTHING, AllowPickle, Asked, Paths, Task, asking, open_all
 from geomdiag_cli.console import SOME_FAILED, UNUSABLE, Debug, Json, clean, print_json, stdout
 from geomdiag_cli.tables import count, listed, print_note
 
@@ -39,17 +24,11 @@ FITTING = 4
 UNUSED = 12
 
 
+@asking
 def command(
     paths: Paths,
     task: Task = None,
-    split: Split = None,
-    model: Model = None,
-    map: Map = None,
-    tokens: Tokens = None,
-    tokenizer: Tokenizer = None,
-    analyzers: Analyzers = "",
-    skip: Skip = "",
-    workers: Workers = None,
+    asked: Asked = NOTHING,
     allow_pickle: AllowPickle = False,
     measure: Annotated[
         bool, typer.Option(help="Run one checkpoint of each kind to estimate the cost.")
@@ -64,19 +43,8 @@ def command(
     """
     from geomdiag.inspection import inspect_runs
 
-    runs, general = open_all(paths, split, allow_pickle)
-    found = inspect_runs(
-        runs,
-        task,
-        analyzers=choose(analyzers, skip),
-        model=model,
-        split=split,
-        mapping=parse(map),
-        tokens=tokens,
-        tokenizer=tokenizer,
-        workers=workers,
-        measure=measure,
-    )
+    runs, general = open_all(paths, asked.split, allow_pickle)
+    found = inspect_runs(runs, task, measure=measure, **asked.arguments())
     if json:
         print_json({"notices": general, "runs": [asdict(one) for one in found]})
         _leave(found)

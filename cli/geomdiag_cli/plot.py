@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geomdiag_cli.analyze import AllowPickle, Model, open_all
+from geomdiag_cli.asked import AllowPickle, Model, open_all
 from geomdiag_cli.console import Debug, clean, say, stdout
 
 if TYPE_CHECKING:

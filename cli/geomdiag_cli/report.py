@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from geomdiag_cli.analyze import AllowPickle, Model
+from geomdiag_cli.asked import AllowPickle, Model
 from geomdiag_cli.console import Debug, clean, say, stdout
 
 

@@ -12,22 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geomdiag.errors import GeomdiagError
-from geomdiag_cli.analyze import (
-    AllowPickle,
-    Analyzers,
-    Map,
-    Model,
-    Out,
-    Skip,
-    Split,
-    Task,
-    Tokenizer,
-    Tokens,
-    Workers,
-    choose,
-    default_out,
-    parse,
-)
+from geomdiag_cli.analyze import default_out
+from geomdiag_cli.asked import NOTHING, AllowPickle, Asked, Out, Task, asking
 from geomdiag_cli.console import SOME_FAILED, UNUSABLE, Debug, Quiet, clean, say, stdout
 from geomdiag_cli.tables import count, number
 
@@ -37,6 +23,7 @@ if TYPE_CHECKING:
     from geomdiag.live import Look
 
 
+@asking
 def command(
     path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the checkpoints come.")],
     task: Task = None,
@@ -64,14 +51,7 @@ def command(
             help="An unreadable file counts as broken when it has not changed for so long.",
         ),
     ] = 10.0,
-    split: Split = None,
-    model: Model = None,
-    map: Map = None,
-    tokens: Tokens = None,
-    tokenizer: Tokenizer = None,
-    analyzers: Analyzers = "",
-    skip: Skip = "",
-    workers: Workers = None,
+    asked: Asked = NOTHING,
     allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
     debug: Debug = False,  # noqa: ARG001
@@ -98,16 +78,10 @@ def command(
         target,
         task,
         settle=settle,
-        split=split,
         allow_pickle=allow_pickle,
         ignore=[report] if report is not None else [],
         format="netcdf" if target.suffix == ".nc" else "zarr",
-        analyzers=choose(analyzers, skip),
-        model=model,
-        mapping=parse(map),
-        tokens=tokens,
-        tokenizer=tokenizer,
-        workers=workers,
+        **asked.arguments(),
     )
     view = _View(path, quiet=quiet)
     page = None if report is None else _Page(report)

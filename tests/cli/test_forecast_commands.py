@@ -81,6 +81,9 @@ def test_own_thresholds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "level": 1e9,
     }
     Path("own.json").write_text(json.dumps(criterion))
+    written: list[object] = []
+    real = gd.store.save
+    monkeypatch.setattr(gd.store, "save", lambda *given: (written.append(given), real(*given))[1])
     text = invoke(
         "analyze",
         SERIES,
@@ -94,6 +97,7 @@ def test_own_thresholds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "never above" in text
     kept = gd.load("modadd-p31-mlp.geomdiag.zarr")["seed=0"]
     assert float(kept["threshold"]) == 1e9
+    assert len(written) == 1
     done = CliRunner().invoke(
         app, ["analyze", str(SERIES), "--task", "modadd", "--criterion", str(corpus)]
     )
