@@ -87,11 +87,16 @@ def join_folders(
             families.setdefault(each.group.root.parent, []).append(each)
     result, notices = list(opened), []
     for place, runs in families.items():
-        folders = _folders(runs)
+        if len(runs) < 2 or folder_count(runs[0].group.root.name) is None:
+            continue
+        said = asked(runs[0].group)
+        folders = _folders(runs, said)
         readable = [one for one in folders if one.run.items]
         if len(readable) < 2 or _lies_in(folders, opened):
             continue
-        verdict, notice = _verdict(place.resolve().name, readable, asked(runs[0].group))
+        within = place.relative_to(top).as_posix()
+        shown = place.resolve().name if within == "." else within
+        verdict, notice = _verdict(shown or "the opened folder", readable, said)
         if verdict == "untold":
             notices.append(notice)
         elif verdict == "steps" and (parts := _with_words(folders, place, opened)):
@@ -106,7 +111,7 @@ def join_folders(
     return result, notices
 
 
-def _folders(runs: Sequence[Opened]) -> list[_Folder]:
+def _folders(runs: Sequence[Opened], said: str) -> list[_Folder]:
     """Return the folders in order of their numbers, none if they are not all of one kind."""
     found: list[_Folder] = []
     for each in runs:
@@ -116,7 +121,8 @@ def _folders(runs: Sequence[Opened]) -> list[_Folder]:
         if len(each.items) + len(each.failures) != 1:
             return []
         file = each.group.files[0]
-        named = file.stem.step is not None or file.stem.word in OVER
+        over = file.stem.word in OVER and not said  # 100/final.pt: a run each, as a rule
+        named = file.stem.step is not None or over
         if named or any(item.entry.member for item in each.items) or not each.group.alone:
             return []
         found.append(_Folder(*count, each))
@@ -131,14 +137,18 @@ def _lies_in(folders: Sequence[_Folder], opened: Sequence[Opened]) -> bool:
     return any(not roots.isdisjoint(each.group.root.parents) for each in opened)
 
 
-def _verdict(place: str, folders: Sequence[_Folder], said: str) -> tuple[str, str]:
-    """Return ``"steps"``, ``"runs"`` or ``"untold"``, and what to tell."""
-    words = [word for word in re.split(r"[^a-z]+", place.lower()) if word]
+def _verdict(shown: str, folders: Sequence[_Folder], said: str) -> tuple[str, str]:
+    """Return ``"steps"``, ``"runs"`` or ``"untold"``, and what to tell; `shown`: their place."""
+    place = shown.rpartition("/")[2].lower()
+    words = [word for word in re.split(r"[^a-z]+", place) if word]
     items = [one.run.items[0] for one in folders]
     try:
         refuse_mixture(items)
-    except CheckpointError:
-        return "runs", ""
+    except CheckpointError as error:
+        asked = (
+            f'{OPTIONS_FILE} says numbers = "steps" of {shown}, and they are read as runs: {error}'
+        )
+        return ("untold", asked) if said == "steps" else ("runs", "")
     if said:
         return said, ""
     if _tells_apart(place):
@@ -146,13 +156,14 @@ def _verdict(place: str, folders: Sequence[_Folder], said: str) -> tuple[str, st
     if settings_differ([item.contents.config for item in items]):
         return "runs", ""
     first, last = folders[0].run.group.root.name, folders[-1].run.group.root.name
-    called = f"the folders {first} to {last} of {place or 'the opened folder'}"
+    called = f"the folders {first} to {last} of {shown}"
     otherwise = f'if each is a run of its own, write numbers = "runs" into its {OPTIONS_FILE}'
     beside = [beside_each(one.run, alone=True) for one in folders]
     stored = [one.stored or _step_beside(each) for one, each in zip(folders, beside, strict=True)]
-    if any(stored):
-        if all(one.value in steps.values() for one, steps in zip(folders, stored, strict=True)):
-            return "steps", ""
+    agree = [one.value in each.values() for one, each in zip(folders, stored, strict=True) if each]
+    if len(agree) == len(folders) and all(agree):
+        return "steps", ""
+    if not all(agree):
         if all(one.stored for one in folders) and _go_up(stored):
             return "steps", f"{called} are read as one run, by the steps stored inside; {otherwise}"
         return "runs", ""
@@ -161,20 +172,20 @@ def _verdict(place: str, folders: Sequence[_Folder], said: str) -> tuple[str, st
     counted = all(one.unit for one in folders) or not _COUNTED.keys().isdisjoint(words)
     values = [one.value for one in folders]
     in_a_row = all(two - one == 1 for one, two in pairwise(values))
-    one_run = not _MOMENTS.isdisjoint(words) or re.search(r"seed[_\-= ]?\d+$", place.lower())
+    one_run = not _MOMENTS.isdisjoint(words) or re.search(r"seed[_\-= ]?\d+$", place)
     if counted or (one_run and not in_a_row):
         return "steps", f"{called} are read as the steps of one run; {otherwise}"
     return "untold", (
         f"{called} hold one checkpoint each of networks of one shape, and nothing says whether "
         f"their numbers are steps: they are read as {len(folders)} runs. If they are the steps of "
-        f'one, write numbers = "steps" into a {OPTIONS_FILE} in {place or "it"}, or name them '
+        f'one, write numbers = "steps" into a {OPTIONS_FILE} in {shown}, or name them '
         f'step_<N>; numbers = "runs" says that they are runs'
     )
 
 
 def _tells_apart(place: str) -> bool:
     """Return whether a folder's name says that what it gathers are runs, or settings."""
-    ending = re.search(r"[a-z]+$", place.lower())  # seeds, n_train; not seed_3, which is a run
+    ending = re.search(r"[a-z]+$", place)  # seeds, n_train; not seed_3, which is a run
     word = ending[0] if ending else ""
     one = word.removesuffix("s")
     known = (REPEATS - {"run"}) | _SWEEPS | {each for each in SETTINGS if len(each) > 1}

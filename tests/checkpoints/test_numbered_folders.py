@@ -180,7 +180,23 @@ def test_networks_of_two_shapes_are_runs(tmp_path: Path) -> None:
         folder = tmp_path / "checkpoints" / name
         folder.mkdir(parents=True)
         pytorch(folder / "model.pt", state(0, rows))
-    assert len(open_runs(tmp_path)) == 2
+    runs = open_runs(tmp_path)
+    assert len(runs) == 2
+    assert runs.notices == []
+    (tmp_path / "geomdiag.toml").write_text('numbers = "steps"\n')
+    runs = open_runs(tmp_path)
+    assert len(runs) == 2
+    (notice,) = runs.notices
+    assert "read as runs: two runs are mixed" in notice
+
+
+def test_one_that_stores_no_step_goes_with_the_others(tmp_path: Path) -> None:
+    home = write(tmp_path / "checkpoints", ["100", "200"], inside={"step": [100, 200]})
+    (home / "300").mkdir()
+    pytorch(home / "300" / "model.pt", state(3))
+    (series,) = open_runs(home).values()
+    assert series.steps.tolist() == [100, 200, 300]
+    assert READ_AS_ONE in series.notices[0]
 
 
 def test_a_step_in_a_file_beside_tells(tmp_path: Path) -> None:
@@ -208,6 +224,11 @@ def test_a_file_that_says_more_than_the_folder(file: str, tmp_path: Path) -> Non
     runs = open_runs(tmp_path)
     assert len(runs) == 2
     assert runs.notices == []
+    (tmp_path / "geomdiag.toml").write_text('numbers = "steps"\n')
+    expected = {"checkpoints/100": [5], "checkpoints/200": [5]}
+    assert found(open_runs(tmp_path)) == (
+        expected if file == "step_5.pt" else {tmp_path.name: [100, 200]}
+    )
 
 
 @pytest.mark.parametrize("other", ["more", "100/second"])
