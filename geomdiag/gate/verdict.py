@@ -211,7 +211,17 @@ def compare(
         If the two are of different tasks.
     """
     _same_tasks(first, second)
-    return check(second, make_baseline(first, metrics=metrics))
+    known = {one.name for one in first}
+    if len(first) == len(second) == 1:  # held against each other whatever their names
+        known |= {one.name for one in second}
+    shared = [one for one in second if one.name in known]
+    verdict = check(shared, make_baseline(first, metrics=metrics))
+    alone = (
+        f"{one.name!r} is in the second result alone, so nothing was compared with it."
+        for one in second
+        if one.name not in known
+    )
+    return replace(verdict, notices=(*alone, *verdict.notices))
 
 
 def _same_tasks(first: Sequence[Measured], second: Sequence[Measured]) -> None:
