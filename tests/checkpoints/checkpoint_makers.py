@@ -144,7 +144,7 @@ def distributed(path: Path, state: State, **beside: Any) -> Path:
     held = tensors(state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save({"model": held, **beside}, checkpoint_id=path, no_dist=True)
+        dcp.save({"model": held, **beside}, checkpoint_id=path)
     return path
 
 

@@ -31,7 +31,7 @@ def write(folder: Path, **beside: Any) -> Path:
     state = {"model": tensors(STATE), "optim": optimiser.state_dict(), **beside}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save(state, checkpoint_id=folder, no_dist=True)
+        dcp.save(state, checkpoint_id=folder)
     return folder
 
 
@@ -73,7 +73,7 @@ def test_inside_the_folders_of_a_trainer(tmp_path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             state = {"optimizer": {"state": {"0": {"exp_avg": torch.ones(3)}}}}
-            dcp.save(state, checkpoint_id=folder / "optimizer_0", no_dist=True)
+            dcp.save(state, checkpoint_id=folder / "optimizer_0")
     runs = open_runs(tmp_path)
     (series,) = runs.values()
     assert series.steps.tolist() == [3, 20]
@@ -88,7 +88,7 @@ def test_pieces_are_put_together(tmp_path: Path) -> None:
     folder = tmp_path / "step_1"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save(dict(halves), checkpoint_id=folder, no_dist=True)
+        dcp.save(dict(halves), checkpoint_id=folder)
     meta = described(folder)
     whole, lower = meta.state_dict_metadata["w"], meta.state_dict_metadata.pop("v")
     whole.size = torch.Size([5, 2])

@@ -176,7 +176,7 @@ def test_a_tar_in_disguise_is_not_unpacked(tmp_path: Path) -> None:
         link = tarfile.TarInfo("storages")
         link.type, link.linkname, link.mode = tarfile.LNKTYPE, f"../../../../{target}", 0o666
         archive.addfile(link)
-    with pytest.raises(CalledError, match="tar"):
+    with pytest.raises(KeyError):  # no pickle after the first
         read_inert(path, zipped=False)
     with pytest.raises(CheckpointError):
         open_runs(path)

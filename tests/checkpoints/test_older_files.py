@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from geomdiag.checkpoints import open_runs
+from geomdiag.checkpoints.formats.inert import read_inert
 from geomdiag.checkpoints.formats.legacy import read_mapped
 from geomdiag.errors import CheckpointError
 
@@ -42,6 +44,22 @@ def test_views_of_one_storage_and_every_stride(tmp_path: Path) -> None:
     # the storage that views share stays one
     (a, b) = (mapped["model"][name].untyped_storage().data_ptr() for name in ("base", "window"))
     assert a == b
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+def test_a_whole_module_stays_in_its_file(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(300, 200), torch.nn.Linear(200, 100, bias=False))
+    expected = module.state_dict()
+    path = save(tmp_path / "net_step_3.pth", module)
+    found = read_inert(path, zipped=False).state_dict()
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor)
+    places = sorted((t.data_ptr(), t.numel() * t.element_size()) for t in found.values())
+    for (here, size), (after, _) in pairwise(places):
+        assert after == here + size + 8  # as they lie in the file, each after its length
+    (series,) = open_runs(path).values()
+    np.testing.assert_array_equal(series[0].tensors["1.weight"], expected["1.weight"].numpy())
 
 
 def test_another_count_before_a_storage_is_no_value(tmp_path: Path) -> None:

@@ -8,16 +8,18 @@ called beyond the makers of tensors and containers is refused.
 from __future__ import annotations
 
 import pickle
-import tarfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from geomdiag.checkpoints.formats.archives import Archive
 from geomdiag.checkpoints.formats.inert_numpy import NumPyType, new_array, scalar, set_array
+from geomdiag.checkpoints.formats.legacy import read_mapped
 from geomdiag.checkpoints.formats.unfolding import Unfolding
 
 if TYPE_CHECKING:
@@ -165,7 +167,7 @@ def read_inert(path: Path, zipped: bool) -> Any:
     Returns
     -------
     object
-        Containers, numbers and tensors (mapped from a zip archive), and `Inert` objects.
+        Containers, numbers and tensors, which keep the file mapped, and `Inert` objects.
 
     Raises
     ------
@@ -176,19 +178,38 @@ def read_inert(path: Path, zipped: bool) -> Any:
     Exception
         Whatever torch and pickle raise on a damaged file.
     """
-    import numpy as np
     import torch
 
-    if zipped:
-        archive = Archive(path)
-        # torch loads a program from such a file; its own reader says what torch will see.
-        seen = torch._C.PyTorchFileReader(str(path)).get_all_records()
-        if any(name.endswith("constants.pkl") for name in (*archive.members, *seen)):
-            raise CalledError("a TorchScript program")
-        if (pickled := archive.suffixed("/data.pkl")) is not None:
-            archive.read(pickled)  # its size, checked
-    elif tarfile.is_tarfile(path):
-        raise CalledError("a tar archive")  # torch would unpack it, and follow its links
+    if not zipped:  # never by torch itself, which unpacks a tar archive and follows its links
+        return read_mapped(path, _unpickler())
+    archive = Archive(path)
+    # torch loads a program from such a file; its own reader says what torch will see.
+    seen = torch._C.PyTorchFileReader(str(path)).get_all_records()
+    if any(name.endswith("constants.pkl") for name in (*archive.members, *seen)):
+        raise CalledError("a TorchScript program")
+    if (pickled := archive.suffixed("/data.pkl")) is not None:
+        archive.read(pickled)  # its size, checked
+    unpickler = _unpickler()
+
+    def load(file: Any, **how: Any) -> Any:
+        return unpickler(file, **how).load()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what would be told to the makers of the file
+        return torch.load(
+            path,
+            map_location="cpu",
+            weights_only=False,
+            mmap=True,
+            pickle_module=SimpleNamespace(__name__="inert", Unpickler=unpickler, load=load),
+        )
+
+
+def _unpickler() -> type[Any]:
+    """Return a class that unpickles with stand-ins."""
+    import numpy as np
+
+    storage_type: Any = import_module("torch.serialization").StorageType  # untyped
     builders = _builders()
     made: dict[str, Any] = {}
 
@@ -218,6 +239,9 @@ def read_inert(path: Path, zipped: bool) -> Any:
             full = f"{module}.{name}"
             if full in builders:
                 return builders[full]
+            if module == "torch" and name.endswith("Storage"):
+                with suppress(KeyError):
+                    return storage_type(name)
             if full not in made:
                 made[full] = _Passive(name, (Inert,), {"__qualname__": full})
             return made[full]
@@ -225,15 +249,4 @@ def read_inert(path: Path, zipped: bool) -> Any:
         def get_extension(self, code: int) -> Any:
             raise CalledError(f"a copyreg extension ({code})")
 
-    def load(file: Any, **how: Any) -> Any:
-        return Unpickler(file, **how).load()
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sources of classes that are not there
-        return torch.load(
-            path,
-            map_location="cpu",
-            weights_only=False,
-            mmap=zipped or None,
-            pickle_module=SimpleNamespace(__name__="inert", Unpickler=Unpickler, load=load),
-        )
+    return Unpickler

@@ -70,7 +70,9 @@ class TorchMap(TensorMap):
         plain = tensor.layout == torch.strided and not tensor.is_quantized
         try:
             if rows is not None and plain:  # of a mapped file, only these are touched
-                tensor, rows = tensor[torch.from_numpy(rows)], None
+                # As bytes where an element is one: some releases of torch index no float8.
+                held = tensor.view(torch.uint8) if tensor.itemsize == 1 else tensor
+                tensor, rows = held[torch.from_numpy(rows)].view(tensor.dtype), None
             if tensor.is_quantized:
                 tensor = tensor.dequantize()
             if tensor.layout != torch.strided:

@@ -1,11 +1,12 @@
 """Exported programs (``torch.export.save``, ``.pt2``): weights in place, run on request.
 
 Layout: a zip with ``data/weights/model_weights_config.json`` and a member of raw bytes for each
-weight (torch 2.8 and later).
+weight (torch 2.9 and later).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -58,7 +59,7 @@ def _read(path: AnyPath) -> dict[str, Place]:
     config = archive.suffixed(_CONFIG)
     if config is None:
         raise CheckpointError(
-            f"{path}: not an exported program as torch 2.8 and later write it, which has "
+            f"{path}: not an exported program as torch 2.9 and later write it, which has "
             f"{_CONFIG}. Load it with the torch that wrote it and save its state_dict."
         )
     root = config.removesuffix(_CONFIG)
@@ -118,7 +119,10 @@ def _program(path: AnyPath, allowed: bool) -> Program:
 
     file = local_copy(path)
     try:
-        exported = torch.export.load(file)
+        with warnings.catch_warnings():
+            # torch 2.9 warns that the bytes which it itself has read cannot be written to.
+            warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+            exported = torch.export.load(file)
         module = exported.module()
     except Exception as error:  # torch raises whatever its loader meets
         raise CheckpointError(
