@@ -86,18 +86,25 @@ def command(
     view = _View(path, quiet=quiet)
     page = None if report is None else _Page(report)
     look = None
+
+    def see(*, complete: bool = False) -> Look:
+        look = follower.look(complete=complete)
+        view.show(look)
+        if page is not None:
+            page.show(look)
+        view.warn(look.unsaved, page.problem if page is not None else "")
+        return look
+
     try:
         with _ended_by_signal(), follower, view:
             active = time.monotonic()
             while True:
-                look = follower.look()
-                view.show(look)
+                look = see()
                 if look.fresh or look.changed:
                     active = time.monotonic()
-                if page is not None:
-                    page.show(look)
-                view.warn(look.unsaved, page.problem if page is not None else "")
                 if once or (until_idle is not None and time.monotonic() - active >= until_idle):
+                    if look.behind:
+                        look = see(complete=True)
                     break
                 time.sleep(interval)
     except KeyboardInterrupt:

@@ -102,9 +102,13 @@ def extend(
     finish: Callable[[xr.DataTree], xr.DataTree] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    compare: bool = True,
     **options: Any,
 ) -> xr.DataTree:
-    """Do as `analyze_into` for a caller that has the lock and the journal."""
+    """Do as `analyze_into` for a caller that has the lock and the journal.
+
+    `compare`: also what compares the checkpoints of a run, at the cost of reading them all.
+    """
     from geomdiag.checkpoints import open_runs
 
     target = store.check_target(path)
@@ -127,7 +131,7 @@ def extend(
         book.clear()
     book.open()
     try:
-        tree = carry_out(work, workers, previous, progress, book)
+        tree = carry_out(work, workers, previous, progress, book, compare=compare)
         if previous is not None and analysed(previous) and not analysed(tree):
             raise StoreError(
                 f"none of the checkpoints could be analysed ({first_error(tree)}), and {target} "
@@ -136,7 +140,9 @@ def extend(
             )
         if keep and earlier is not None:
             tree = with_runs_of(earlier, tree)
-        if previous is not None and (lost := no_longer(previous, tree)):
+        later = {v for one in work.chosen if one.scope == "run" for v in one.variables}
+        lost = "" if previous is None else no_longer(previous, tree, set() if compare else later)
+        if lost:
             warnings.warn(
                 f"{target.name} held an earlier result, which this one replaces; no longer in "
                 f"it: {lost}. Write to another path to keep both.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +91,13 @@ def _digests(nodes: Iterable[xr.DataTree], *, of_failures: bool = True) -> set[s
     } - {""}
 
 
-def no_longer(previous: xr.DataTree, tree: xr.DataTree) -> str:
-    """Return, in words, what an earlier result held and this one does not."""
+def no_longer(
+    previous: xr.DataTree, tree: xr.DataTree, besides: Collection[str] = frozenset()
+) -> str:
+    """Return, in words, what an earlier result held and this one does not.
+
+    Variables named in `besides` are passed over.
+    """
     runs = {str(node.attrs.get("run", name)): node for name, node in tree.children.items()}
     dropped: list[str] = []
     variables: set[str] = set()
@@ -109,7 +114,7 @@ def no_longer(previous: xr.DataTree, tree: xr.DataTree) -> str:
                 dropped.append(f"the tokens {chosen} of {run!r}")
             if taken := _taken_otherwise(node, runs[run]):
                 dropped.append(f"{taken} of {run!r}")
-    return ", ".join([*dropped, *sorted(variables)])
+    return ", ".join([*dropped, *sorted(variables - set(besides))])
 
 
 def _tokens_said(node: xr.DataTree) -> str:

@@ -34,7 +34,13 @@ if TYPE_CHECKING:
     from geomdiag.store import Journal
     from geomdiag.tasks.contract import Task
 
-__all__ = ["Work", "analyze", "carry_out", "entry_of", "job_of", "work_of"]
+__all__ = ["LEFT", "Work", "analyze", "carry_out", "entry_of", "job_of", "work_of"]
+
+#: Why what compares the checkpoints of a run may not be there.
+LEFT = (
+    "left for later: it compares all checkpoints with one another, and new ones come faster than "
+    "leaves time for it"
+)
 
 
 def analyze(
@@ -172,8 +178,13 @@ def carry_out(
     previous: xr.DataTree | None,
     progress: Progress | None,
     journal: Journal | str | os.PathLike[str] | None,
+    *,
+    compare: bool = True,
 ) -> xr.DataTree:
-    """Do what is not in `previous` or in the journal yet, and return the whole."""
+    """Do what is not in `previous` or in the journal yet, and return the whole.
+
+    `compare`: also what compares the checkpoints of a run, at the cost of reading them all.
+    """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     jobs = work.jobs
@@ -182,7 +193,7 @@ def carry_out(
         _reuse(job, previous, book)
     with Crew([job.plan for job in jobs], workers) as crew:
         _measure_steps(jobs, crew, book, progress)
-        _measure_runs(jobs, crew)
+        _measure_runs(jobs, crew, compare)
     nodes = add_coordinates({job.node: run_dataset(job) for job in jobs}, jobs)
     root = xr.Dataset(attrs=root_attrs(work.task, work.chosen, work.model, jobs, work.notices))
     return xr.DataTree.from_dict({"/": root, **nodes})
@@ -286,7 +297,7 @@ def _measure_steps(
             progress(done, total, f"{job.series.name} step {row.step}")
 
 
-def _measure_runs(jobs: Sequence[Job], crew: Crew) -> None:
+def _measure_runs(jobs: Sequence[Job], crew: Crew, compare: bool) -> None:
     """Add what compares the checkpoints of a run, taking it over when no row is new."""
     tasks = []
     for plan, job in enumerate(jobs):
@@ -294,11 +305,15 @@ def _measure_runs(jobs: Sequence[Job], crew: Crew) -> None:
         if not any(one.scope == "run" for one in job.plan.analyzers):
             continue
         good = [number for number, row in enumerate(job.rows) if row and row.status != "failed"]
-        if job.old is not None and not job.fresh and len(job.old["step"]) == len(job.rows):
+        left = LEFT in job.reasons.values()
+        whole = job.old is not None and not left and len(job.old["step"]) == len(job.rows)
+        if job.old is not None and whole and not job.fresh:
             kept = rows_of(job.old, frozenset(names))
             for row in job.rows:
                 if row is not None and (row.step, row.digest) in kept:
                     row.values.update(kept[row.step, row.digest].values)
+        elif not compare:
+            job.reasons.update((one.name, LEFT) for one in job.plan.analyzers if one.scope == "run")
         else:
             tasks.append((plan, good, [replace(job.series[number]) for number in good]))
     for index, result in crew.run(measure_run, [(plan, chain) for plan, _, chain in tasks]):

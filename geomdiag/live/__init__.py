@@ -11,7 +11,8 @@ grows.
 
 from geomdiag.live import sinks
 from geomdiag.live.cost import Cost
-from geomdiag.live.follow import Follower, Look
+from geomdiag.live.follow import Follower
+from geomdiag.live.looks import Look
 from geomdiag.live.monitor import Monitor
 from geomdiag.live.sinks import Sink
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from geomdiag._lock import Lock
+from geomdiag.analysis.run import LEFT
 from geomdiag.checkpoints.runs import Runs, open_runs
 from geomdiag.checkpoints.series import Checkpoint, Series
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError, StoreError
 from geomdiag.live.files import Files, Stamp
 from geomdiag.live.known import Gone, Known, known, paths, removed
+from geomdiag.live.looks import Look, entries, fresh_rows, reasons
 from geomdiag.live.retry import Retry
 from geomdiag.live.spare import SpareJournal
 
@@ -27,42 +30,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Follower", "Look"]
 
+#: Share of the time that comparing all checkpoints with one another may take.
+COMPARING = 0.25
+
 _MISSED = (
     "removed before it could be measured; more checkpoints kept, or shorter intervals between "
     "two looks, leave time for it"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What one look at the folder gave.
-
-    Attributes
-    ----------
-    tree : xr.DataTree or None
-        The result so far; None while there is no checkpoint.
-    fresh : mapping of str to tuple of int
-        Run to the steps that this look added.
-    making : tuple of Path
-        Files that cannot be opened, and changed so lately that they are probably being written.
-    errors : mapping of str to str
-        Run and step to what is wrong with a checkpoint, told for the first time.
-    problem : str
-        Why the folder could not be opened; empty where it could.
-    changed : bool
-        Whether checkpoints came, went or changed, or are being written.
-    unsaved : str
-        Why the result could not be written, as on a full disk; empty where it could. What was
-        measured is kept in memory, and the result is written at a later look.
-    """
-
-    tree: xr.DataTree | None
-    fresh: Mapping[str, tuple[int, ...]]
-    making: tuple[Path, ...]
-    errors: Mapping[str, str]
-    problem: str
-    changed: bool
-    unsaved: str = ""
 
 
 class Follower:
@@ -131,11 +105,20 @@ class Follower:
         self._told: dict[str, str] = {}
         self._making: tuple[Path, ...] = ()
         self._problem, self._retry = "", Retry()
+        self._compared, self._behind = 0.0, False  # when it is affordable to compare checkpoints
         self._missed = False  # whether the last analysis could not even begin
         self._tree: xr.DataTree | None = None
 
-    def look(self) -> Look:
+    def look(self, *, complete: bool = False) -> Look:
         """Analyse what is new.
+
+        What compares all checkpoints with one another is computed anew with every one that comes,
+        and the dearer the more there are: it may take a quarter of the time that passes.
+
+        Parameters
+        ----------
+        complete : bool
+            Compute that too, however dear it is.
 
         Raises
         ------
@@ -150,7 +133,9 @@ class Follower:
         beside = self._files.without(self._taken)
         stale = not moved and self._last is not None and beside != self._beside
         again = bool(self._retry.problem) and self._retry.due()
-        if not moved and not settled and not stale and not (again and self._missed):
+        compare = complete or time.monotonic() >= self._compared
+        catch_up = (self._behind and compare) or (again and self._missed)
+        if not moved and not settled and not stale and not catch_up:
             if again:
                 with self._retry.attempt():
                     self._write()
@@ -160,7 +145,7 @@ class Follower:
         if runs is None:
             return replace(self._unchanged(), changed=moved and bool(making))
         state = tuple((name, self._stamps(one)) for name in runs for one in runs[name])
-        if state == self._last and not stale:
+        if state == self._last and not stale and not catch_up:
             return replace(self._unchanged(), changed=moved and bool(making))
         # a trainer that writes the same files over again leaves nothing of what was analysed
         anew = self._last is not None and not {*state} & {*self._last}
@@ -168,21 +153,24 @@ class Follower:
             self._problem = "the checkpoints were written anew, and none of them can be read"
             return replace(self._unchanged(), changed=moved)
         before = self._tree if self._tree is not None else self._stored()
-        made = self._analyse(runs, before, anew=anew)
+        made = self._analyse(runs, before, anew=anew, compare=compare)
         self._missed = made is None
         if made is None:
             return self._unchanged()
+        changed = state != self._last or stale
         self._tree, self._last = made, state
+        self._behind = any(LEFT in reasons(node) for node in made.children.values())
         self._taken = {path for name in runs for one in runs[name] for path in paths(one)}
         self._beside = self._files.without(self._taken)
         return Look(
             tree=self._tree,
-            fresh=_fresh(before, self._tree),
+            fresh=fresh_rows(before, self._tree),
             making=self._making,
             errors=self._errors(runs, self._tree),
             problem="",
-            changed=True,
+            changed=changed,
             unsaved=self._retry.problem,
+            behind=self._behind,
         )
 
     def close(self) -> None:
@@ -222,6 +210,7 @@ class Follower:
             problem=self._problem,
             changed=False,
             unsaved=self._retry.problem,
+            behind=self._behind,
         )
 
     def _files_of(self, checkpoint: Checkpoint) -> set[Path]:
@@ -289,7 +278,9 @@ class Follower:
         except StoreError:
             return None
 
-    def _analyse(self, runs: Runs, before: xr.DataTree | None, *, anew: bool) -> xr.DataTree | None:
+    def _analyse(
+        self, runs: Runs, before: xr.DataTree | None, *, anew: bool, compare: bool
+    ) -> xr.DataTree | None:
         """Return the result, written if that is possible; None where it could not even begin."""
         from geomdiag.analysis.into import extend
 
@@ -302,9 +293,16 @@ class Follower:
         series = {name: replace(runs[name], checkpoints=checkpoints[name]) for name in runs}
         gone = any(isinstance(one.load, Gone) for run in checkpoints.values() for one in run)
         made: list[xr.DataTree] = []
+        measured = [time.monotonic()]
+
+        def count(*_: object) -> None:
+            measured.append(time.monotonic())
 
         def remember(tree: xr.DataTree) -> xr.DataTree:
             made.append(tree)
+            if compare:
+                now = time.monotonic()
+                self._compared = now + (now - measured[-1]) * (1 / COMPARING - 1)
             return tree
 
         self._book.patient = self._retry.worked
@@ -317,6 +315,8 @@ class Follower:
                 split=self._split,
                 force=anew and not gone,
                 keep=True,
+                compare=compare,
+                progress=count,
                 finish=remember,
                 **self._options,
             )
@@ -338,7 +338,7 @@ class Follower:
             chosen = "selection" in json.loads(str(node.attrs.get("configuration", "{}")))
             if node.attrs.get("run") != series.name or chosen:
                 continue  # digests of chosen rows cannot be told without the file
-            rows = _told(node, "digest", "status")
+            rows = entries(node, "digest", "status")
             told |= {step: digest for step, digest, status in rows if status != "failed" and digest}
         told |= left
         found: list[Known] = []
@@ -360,7 +360,7 @@ class Follower:
         found: dict[str, str] = {}
         for node in tree.children.values():
             name = str(node.attrs.get("run", ""))
-            for step, status, error in _told(node, "status", "error"):
+            for step, status, error in entries(node, "status", "error"):
                 if status == "ok":
                     continue
                 own = files.get((name, step), set())
@@ -384,24 +384,3 @@ def _readable(checkpoint: Checkpoint) -> bool:
     except Exception:  # whatever a reader makes of half a file
         return False
     return True
-
-
-def _told(node: xr.DataTree, *names: str) -> Iterator[tuple[Any, ...]]:
-    """Yield the step of each row of a run, and its values of some variables."""
-    dataset = node.to_dataset()
-    if "step" in dataset.coords and all(name in dataset for name in names):
-        yield from zip(*(dataset[name].values.tolist() for name in ("step", *names)), strict=True)
-
-
-def _fresh(before: xr.DataTree | None, now: xr.DataTree) -> dict[str, tuple[int, ...]]:
-    """Return the steps of each run that an earlier result has not, or of other checkpoints."""
-
-    def rows(tree: xr.DataTree) -> dict[str, set[tuple[int, str]]]:
-        return {
-            str(node.attrs.get("run", name)): set(_told(node, "digest"))
-            for name, node in tree.children.items()
-        }
-
-    old = {} if before is None else rows(before)
-    new = {name: own - old.get(name, set()) for name, own in rows(now).items()}
-    return {name: tuple(sorted(step for step, _ in own)) for name, own in new.items() if own}

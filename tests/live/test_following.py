@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import xarray as xr
 from safetensors.torch import save, save_file
 from small_training import fresh
 from torch import Tensor
 
+import geomdiag as gd
+from geomdiag.analyzers import alignment
 from geomdiag.errors import CheckpointError
 from geomdiag.live import Follower
 
@@ -93,3 +98,46 @@ def test_what_is_removed_before_it_could_be_measured_is_told_once(
         assert not look.errors
         assert look.tree is not None
         assert look.tree["run"]["step"].values.tolist() == [20]
+
+
+def test_comparing_all_checkpoints_takes_its_share_of_the_time_and_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "run.nc"
+    run.mkdir()
+    options = {"analyzers": ["fit", "alignment"], "format": "netcdf", "workers": 1}
+    clock = [0.0]
+    monkeypatch.setattr("geomdiag.live.follow.time.monotonic", lambda: clock[0])
+    real = alignment.alignment
+
+    def slow(*given: Any) -> Any:
+        clock[0] += 100.0
+        return real(*given)
+
+    monkeypatch.setattr(alignment, "ANALYZER", replace(alignment.ANALYZER, compute=slow))
+    options["analyzers"] = ["fit", alignment.ANALYZER]
+    with Follower(run, out, "modadd:p=7", settle=0, **options) as follower:
+        for step, later, behind in ((0, 0, False), (10, 299, True), (20, 0, True), (30, 1, False)):
+            clock[0] += later
+            saved(run, step, fresh(seed=step).state_dict())
+            look = follower.look()
+            assert look.fresh == {"run": (step,)}
+            assert look.behind == behind
+            assert look.tree is not None
+            assert ("alignment" in look.tree["run"]) != behind
+            assert ("left for later" in look.tree["run"].attrs["not_computed"]) == behind
+        saved(run, 40, fresh(seed=40).state_dict())
+        assert follower.look().behind
+        assert follower.look().behind
+        clock[0] += 300
+        look = follower.look()  # nothing is new, and there is time
+        assert not look.behind
+        assert not look.changed
+        saved(run, 50, fresh(seed=50).state_dict())
+        assert follower.look().behind
+    left = gd.load(out)["run"]
+    assert "alignment" not in left
+    with Follower(run, out, "modadd:p=7", settle=0, **options) as follower:
+        assert not follower.look(complete=True).behind
+    expected = gd.analyze(run, "modadd:p=7", analyzers=options["analyzers"], workers=1)
+    xr.testing.assert_identical(gd.load(out)["run"].to_dataset(), expected["run"].to_dataset())
