@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from geomdiag.errors import BaselineError
 from geomdiag.gate.baseline import CORRECTIONS
 from geomdiag.gate.changes import changes
-from geomdiag.gate.permutation import alone, fewest_new_runs, number_of_splits, splits, together
+from geomdiag.gate.permutation import alone, number_of_splits, reaches, splits, together
 from geomdiag.gate.policies import Policy
 
 __all__ = ["SEEDS", "Basis", "Chance", "Runs", "adjust", "basis_of", "least_p", "weigh"]
@@ -108,7 +108,7 @@ def basis_of(runs: Runs, level: float) -> Basis:
     """
     if not runs.policy.test:
         return "tolerances"
-    if fewest_new_runs(runs.old, level) <= runs.new:
+    if reaches(runs.old, runs.new, level):
         return "exact"
     return "normal" if runs.old >= SEEDS else "tolerances"
 

@@ -16,7 +16,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["alone", "fewest_new_runs", "number_of_splits", "splits", "together"]
+__all__ = ["alone", "fewest_new_runs", "number_of_splits", "reaches", "splits", "together"]
 
 #: Splits that are looked at where there are more: a p-value of 0.05 then has an error of 0.002.
 MOST = 15_000
@@ -47,10 +47,20 @@ def fewest_new_runs(old: int, level: float) -> int:
     -------
     int
     """
-    new = 1
-    while number_of_splits(old, new) * level < 1 - _ROUNDING:
-        new += 1
-    return new
+    enough = 1
+    while not reaches(old, enough, level):
+        enough *= 2
+    few = enough // 2
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (few, middle) if reaches(old, middle, level) else (middle, enough)
+    return enough
+
+
+def reaches(old: int, new: int, level: float) -> bool:
+    """Return whether the p-value of so many runs can be as small as a level."""
+    # compared, not divided: of some hundred runs there are more splits than a float can hold
+    return number_of_splits(old, new) >= (1 - _ROUNDING) / level
 
 
 @lru_cache(maxsize=16)

@@ -48,9 +48,15 @@ def notices_of(metrics: Sequence[Runs], basis: Basis, level: float, correction: 
     if not tested:
         return notices
     runs = min(tested, key=lambda one: number_of_splits(one.old, one.new))
-    ways = f"{number_of_splits(runs.old, runs.new):,} ways"
-    if (drawn := len(splits(runs.old, runs.new))) < number_of_splits(runs.old, runs.new):
-        ways += f", {drawn:,} of which were looked at"
+    number, drawn = number_of_splits(runs.old, runs.new), len(splits(runs.old, runs.new))
+    ways = f"can be split in {number} ways"
+    if number > drawn:
+        ways = f"split in {drawn} ways of many"
+        if level * drawn < 1:
+            notices.append(
+                f"of so many ways, {drawn} are looked at: no p-value is below {1 / drawn:.1g}, so "
+                f"nothing can fail at the level {level:g}; raise it."
+            )
     share = f"{100 * level:g} %"
     subject = {
         "family-wise": f"{len(tested)} metrics tested together: of results without a change, at "
@@ -61,7 +67,7 @@ def notices_of(metrics: Sequence[Runs], basis: Basis, level: float, correction: 
         "a change fail in a given metric, and more in some metric",
     }[correction]
     if basis == "exact":
-        notices.append(f"{subject}, however seeds scatter ({_runs(runs)} can be split in {ways}).")
+        notices.append(f"{subject}, however seeds scatter ({_runs(runs)} {ways}).")
         if mute := sum(least_p(one) > level * (1 + 1e-9) for one in tested):
             notices.append(
                 f"{mute} metrics for which either direction is worse cannot fail with as many new "

@@ -19,6 +19,7 @@ from geomdiag.gate.chance import Runs, basis_of, weigh
 from geomdiag.gate.changes import changes
 from geomdiag.gate.permutation import alone, fewest_new_runs, number_of_splits, splits, together
 from geomdiag.gate.policies import Policy
+from geomdiag.gate.promise import notices_of
 
 NAN = math.nan
 ALLOWING = Policy("higher", absolute=0.1, allow_missing=True)
@@ -53,6 +54,18 @@ def test_the_fewest_new_runs_that_reach_a_level(level: float) -> None:
         new = fewest_new_runs(old, level)
         assert 1 / math.comb(old + new, new) <= level + 1e-12
         assert new == 1 or 1 / math.comb(old + new - 1, new - 1) > level
+
+
+def test_numbers_beyond_a_float_s_are_no_obstacle() -> None:
+    assert fewest_new_runs(1, 1e-12) == pytest.approx(1e12, rel=1e-8)
+    values = np.arange(4000.0)
+    for old in (2000, 3999):
+        runs = Runs("s", values, old, 4000 - old, Policy("higher"))
+        basis, (one,) = weigh([runs], level=0.05, correction="family-wise")
+        assert (basis, one.adjusted) == ("exact", pytest.approx(1 / 2000, abs=1e-3))
+        assert "split in 2000 ways of many" in notices_of([runs], basis, 0.05, "family-wise")[0]
+        assert "raise it" in notices_of([runs], "exact", 1e-4, "family-wise")[0]
+    assert fewest_new_runs(1, 1e-30) == pytest.approx(1e30, rel=1e-8)
 
 
 # --- one metric ----------------------------------------------------------------------------------
@@ -206,17 +219,16 @@ def test_false_alarms_keep_to_the_level(kind: str, old: int, new: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["normal", "normal, metrics correlated by 0.9"])
-@pytest.mark.parametrize("old", [3, 5, 8])
+@pytest.mark.parametrize("old", [3, 8])
 def test_with_one_new_run_normal_seeds_keep_to_the_level(kind: str, old: int) -> None:
     assert rate(kind, old, 1, repeats=REPEATS) <= ALLOWED
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("old", [3, 8])
-def test_with_one_new_run_others_keep_to_what_is_told(kind: str, old: int) -> None:
-    bound = 1 / (old + 1)
-    found = rate(kind, old, 1, repeats=2000)
+def test_with_one_new_run_others_keep_to_what_is_told(kind: str) -> None:
+    bound = 1 / 9
+    found = rate(kind, 8, 1, repeats=2000)
     assert found <= bound + 2 * math.sqrt(bound * (1 - bound) / 2000)
 
 
