@@ -16,9 +16,9 @@ from geomdiag.checkpoints.formats.contract import NotACheckpointError, read_head
 from geomdiag.checkpoints.numbered import join_numbered, siblings_of
 from geomdiag.checkpoints.numbered_folders import join_folders
 from geomdiag.checkpoints.ordering import signature
+from geomdiag.checkpoints.places.addresses import as_path, is_address
 from geomdiag.checkpoints.places.archived import ENDINGS, archive_stem, holds_files, open_archive
 from geomdiag.checkpoints.places.paths import AnyPath, RemotePath
-from geomdiag.checkpoints.places.remote import as_path, is_address
 from geomdiag.checkpoints.series import Series
 from geomdiag.errors import CheckpointError, UnsafeCheckpointError
 from geomdiag.registry import Registry

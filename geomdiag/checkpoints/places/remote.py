@@ -1,13 +1,8 @@
-"""Addresses (``s3://``, ``gs://``, ``hf://``, ``https://``, ...) → paths, through fsspec.
-
-fsspec (https://filesystem-spec.readthedocs.io) names the packages that speak the protocols and
-takes credentials from where these look for them.
-"""
+"""File systems of other machines, as fsspec opens them: listings, sizes, parts of files."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -18,12 +13,11 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from geomdiag.checkpoints.places.copies import local_copy
-from geomdiag.checkpoints.places.paths import AnyPath, RemotePath, Source, Stretch
+from geomdiag.checkpoints.places.paths import RemotePath, Source, Stretch
 from geomdiag.errors import CheckpointError
 
-__all__ = ["as_path", "is_address"]
+__all__ = ["FileSystem", "in_words", "protocols"]
 
-_ADDRESS = re.compile(r"([A-Za-z][\w+.\-]+::)*[A-Za-z][\w+.\-]+://")
 #: Facts that change when a file does, by the names that servers and fsspec give them.
 _CHANGING_TEXT = (
     "size ETag etag mtime LastModified last_modified Last-Modified updated created Content-MD5 "
@@ -36,116 +30,14 @@ _MOMENT = 10
 _CHUNK = 1 << 20
 
 
-def is_address(value: object) -> bool:
-    """Return whether a text is an address (``protocol://...``) rather than a path."""
-    return isinstance(value, str) and bool(_ADDRESS.match(value))
-
-
-def as_path(value: str | os.PathLike[str] | RemotePath) -> AnyPath:
-    """Return the path that a user means.
-
-    Parameters
-    ----------
-    value : str, path or RemotePath
-        A path of this machine, or the address of a file or folder, as text.
-
-    Returns
-    -------
-    Path or RemotePath
-
-    Raises
-    ------
-    CheckpointError
-        If the address cannot be understood, its package is missing, or nothing lies there.
-    """
-    if isinstance(value, RemotePath):
-        return value
-    if not isinstance(value, str) or not is_address(value):
-        path = Path(value).expanduser()
-        if re.fullmatch(r"[a-z][\w+.\-]+:", "".join(path.parts[:1])) and not path.exists():
-            raise CheckpointError(
-                f"{path}: there is no such file or folder; give an address as text, not as a "
-                "pathlib.Path, which takes a slash away"
-            )
-        return path
-    scheme, _, rest = value.partition("::")
-    kind, _, inside = scheme.partition("://")
-    if rest and kind in ("zip", "tar"):
-        from geomdiag.checkpoints.places.archived import open_archive
-
-        return _inside(open_archive(as_path(rest), top=True), inside)
-    return _remote(value)
-
-
-def _inside(root: RemotePath, inside: str) -> RemotePath:
-    path = root / inside
-    if not path.exists():
-        raise CheckpointError(f"{path}: there is no such file or folder in the archive")
-    return path
-
-
-def _remote(address: str) -> AnyPath:
-    import fsspec
-
-    address, query = _without_query(address)
-    try:
-        system, at = fsspec.core.url_to_fs(address)
-        system.invalidate_cache()  # what is there now, not what an earlier call saw
-    except ImportError as error:
-        raise _missing_package(address, error) from error
-    except Exception as error:  # each protocol's package has its own errors
-        raise CheckpointError(
-            f"{address}: this address cannot be opened ({_told(error)}); expected a path, or "
-            "protocol://place such as s3://bucket/run or https://server/run/"
-        ) from error
-    if _protocols(system) & {"file", "local"}:
-        return Path(at)
-    source = FileSystem.at(system, address, at)
-    path = RemotePath(source, source.inside(at))
-    if query:
-        source.queries[path.inside] = query
-    if address.endswith("/"):
-        source.known[path.inside] = {"type": "directory"}
-    try:
-        source.find(path.inside)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file or folder") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be reached: {error}") from error
-    return path
-
-
-def _without_query(address: str) -> tuple[str, str]:
-    """Take the query off a web address: it is no part of the file's name."""
-    if not address.startswith(("http://", "https://")):
-        return address, ""
-    plain, mark, query = address.partition("?")
-    return plain, mark + query
-
-
-def _protocols(system: Any) -> set[str]:
+def protocols(system: Any) -> set[str]:
+    """Return the protocols that a file system speaks."""
     named = system.protocol
     return {named} if isinstance(named, str) else set(named)
 
 
-def _missing_package(address: str, error: ImportError) -> CheckpointError:
-    from fsspec.registry import known_implementations
-
-    protocol = re.findall(r"([\w+.\-]+)://", address)[-1]
-    home = known_implementations.get(protocol, {}).get("class", "").partition(".")[0]
-    if protocol in ("http", "https"):
-        advice = "pip install 'geomdiag[remote]' (aiohttp)"
-    elif home and home != "fsspec":
-        advice = f"pip install {home}"
-    else:
-        advice = f"see {error}"
-    return CheckpointError(
-        f"{address}: reading {protocol}:// needs a package that is not installed ({error}). "
-        f"Install it with: {advice}"
-    )
-
-
-def _told(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """Return the first line of what went wrong."""
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0][:200]}"
 
@@ -158,7 +50,7 @@ def _as_os_error() -> Iterator[None]:
     except (OSError, CheckpointError):
         raise
     except Exception as error:
-        raise OSError(_told(error)) from error
+        raise OSError(in_words(error)) from error
 
 
 class FileSystem(Source):
@@ -175,7 +67,7 @@ class FileSystem(Source):
     def __init__(self, system: Any, inner: str, outer: str) -> None:
         super().__init__()
         self.system, self.inner, self.outer = system, inner, outer
-        self.web = bool(_protocols(system) & {"http", "https"})
+        self.web = bool(protocols(system) & {"http", "https"})
         self.name = outer.rstrip("/").rpartition("/")[2]
         self.name = "" if self.name.endswith(":") else self.name
         self.queries: dict[str, str] = {}
@@ -266,9 +158,9 @@ class FileSystem(Source):
         except FileNotFoundError as error:  # fsspec's word for whatever went wrong
             status = getattr(error.__cause__, "status", 0)
             if status in (401, 403):
-                raise PermissionError(_told(error)) from error
+                raise PermissionError(in_words(error)) from error
             if status not in (404, 410):
-                raise OSError(_told(error)) from error
+                raise OSError(in_words(error)) from error
             raise
         if str(facts.get("url", "")).partition("?")[0].endswith("/"):
             facts["type"] = "directory"
