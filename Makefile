@@ -2,6 +2,7 @@
 # make test   build the environment and run the tests
 # make browser   bring what drives a Chromium; with one on the PATH, make test then looks at the report in it
 # make test-formats   the tests of formats with every library that writes one, in an environment of its own
+# make test-lowest   the tests with the lowest versions that pyproject.toml allows, in an environment of its own
 # make fuzz     damage checkpoints of every format at random, SECONDS each (60); with atheris where it is installed
 # make docs   build the site into docs/_build/html; warnings are errors
 # make lint   style, types and the import-layers contract
@@ -16,10 +17,11 @@ DOCS := $(VENV)/.docs
 # A process a core, of one thread each: more threads than cores wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 WRITERS := .venv-formats
+LOWEST := .venv-lowest
 FORMAT_TESTS := tests/checkpoints tests/models tests/live/test_callbacks.py tests/cli/test_analyze_elsewhere.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-formats fuzz fuzz-guided browser docs lint format clean
+.PHONY: help demo test test-all test-formats test-lowest fuzz fuzz-guided browser docs lint format clean
 
 help:
 	@sed -n 's/^# make /make /p' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +61,16 @@ test-formats: $(WRITERS)/.complete
 	GEOMDIAG_WRITERS_REQUIRED=1 OMP_NUM_THREADS=1 $(WRITERS)/bin/python -m pytest -n auto -m slow tests/live/test_callbacks.py
 	GEOMDIAG_WRITERS_REQUIRED=1 OMP_NUM_THREADS=1 $(WRITERS)/bin/python -m pytest -n auto $(FORMAT_TESTS)
 
+$(LOWEST)/.complete: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt \
+	  -e '.[test,lightning,mlflow,onnx,orbax,tensorboard,tokenizers,wandb]'
+	@touch $@
+
+# What old libraries warn of in one another is not ours to mend.
+test-lowest: $(LOWEST)/.complete
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto -W ignore::DeprecationWarning
+
 SECONDS ?= 60
 GUIDED := safetensors numpy flax onnx torchscript torch-export equinox
 GUIDANCE ?= --seconds $(SECONDS)
@@ -92,5 +104,5 @@ format: $(VENV)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(WRITERS) demo build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(WRITERS) $(LOWEST) demo build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

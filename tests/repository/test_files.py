@@ -27,8 +27,8 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def pinned() -> dict[str, str]:
-    lines = [line for line in read("constraints.txt").splitlines() if not line.startswith("#")]
+def pinned(name: str = "constraints.txt") -> dict[str, str]:
+    lines = [line for line in read(name).splitlines() if not line.startswith("#")]
     pins = [re.fullmatch(r"([A-Za-z0-9_.-]+)==([A-Za-z0-9.]+)", line) for line in lines]
     assert all(pins), [line for line, pin in zip(lines, pins, strict=True) if not pin]
     return {normal(pin[1]): pin[2] for pin in pins if pin}
@@ -36,6 +36,14 @@ def pinned() -> dict[str, str]:
 
 def numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return a version's numbers without zeros at the end: 2.0 and 2.0.0 are one release."""
+    found = numbers(version)
+    while found and not found[-1]:
+        found = found[:-1]
+    return found
 
 
 def test_every_direct_dependency_is_pinned_within_its_range(project: dict[str, Any]) -> None:
@@ -51,11 +59,32 @@ def test_every_direct_dependency_is_pinned_within_its_range(project: dict[str, A
             assert numbers(pins[normal(name)]) >= numbers(bound), requirement
 
 
-def test_constraints_are_sorted_and_name_no_place() -> None:
-    lines = [line for line in read("constraints.txt").splitlines() if not line.startswith("#")]
+def test_every_lower_bound_is_a_version_that_is_tried(project: dict[str, Any]) -> None:
+    """By `make test-lowest`, or by `make test-formats` within constraints.txt."""
+    lowest, newest = pinned("constraints-lowest.txt"), pinned()
+    extras = dict(project["project"]["optional-dependencies"])
+    for tools in ("dev", "docs", "test-browser"):  # no part of what is installed to use geomdiag
+        del extras[tools]
+    newer = [*extras.pop("test-formats"), *extras.pop("transformers")]
+    for requirement in [
+        *newer,
+        *project["project"]["dependencies"],
+        *(one for extra in extras.values() for one in extra),
+    ]:
+        name, _, bound = requirement.partition(">=")
+        if (name := normal(name.partition("[")[0])) == "geomdiag":
+            continue
+        assert bound, f"{requirement}: no lower bound"
+        tried = [lowest.get(name)] if requirement not in newer else [lowest.get(name), newest[name]]
+        assert any(one and release(one) == release(bound) for one in tried), (requirement, tried)
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-lowest.txt"])
+def test_constraints_are_sorted_and_name_no_place(name: str) -> None:
+    lines = [line for line in read(name).splitlines() if not line.startswith("#")]
     names = [normal(line.partition("==")[0]) for line in lines]
     assert names == sorted(names)
-    assert "://" not in read("constraints.txt")
+    assert "://" not in read(name)
     assert "+cpu" not in "".join(lines)
 
 
