@@ -87,27 +87,38 @@ def join_folders(
             families.setdefault(each.group.root.parent, []).append(each)
     result, notices = list(opened), []
     for place, runs in families.items():
-        if len(runs) < 2 or folder_count(runs[0].group.root.name) is None:
+        if folder_count(runs[0].group.root.name) is None:
             continue
         said = asked(runs[0].group)
         folders = _folders(runs, said)
         readable = [one for one in folders if one.run.items]
-        if len(readable) < 2 or _lies_in(folders, opened):
+        if not readable or _lies_in(folders, opened):
             continue
         within = place.relative_to(top).as_posix()
         shown = place.resolve().name if within == "." else within
         verdict, notice = _verdict(shown or "the opened folder", readable, said)
         if verdict == "untold":
             notices.append(notice)
-        elif verdict == "steps" and (parts := _with_words(folders, place, opened)):
+        if verdict != "steps":
+            continue
+        parts = _with_words(folders, place, opened)
+        base = folders[0].run.group.base
+        taken = [(each.group.root, each.group.base) for each in result if each not in parts]
+        root = place
+        while root != top and is_container(root):
+            root = root.parent
+        if any(root == other for other, _ in taken):
             root = place
-            while root != top and is_container(root):
-                root = root.parent
-            if any(each.group.root == root for each in result if each not in parts):
-                root = place
-            _say_steps(folders)
-            home = joined(root, folders[0].run.group.base, parts, notice)
-            result = [each for each in result if each not in parts] + [home]
+        if (root, base) in taken:
+            notices.append(
+                f"the folders {folders[0].run.group.root.name} to "
+                f"{folders[-1].run.group.root.name} of {shown} are read as runs: another network "
+                "lies beside them"
+            )
+            continue
+        _say_steps(folders)
+        home = joined(root, base, parts, notice)
+        result = [each for each in result if each not in parts] + [home]
     return result, notices
 
 
@@ -156,7 +167,9 @@ def _verdict(shown: str, folders: Sequence[_Folder], said: str) -> tuple[str, st
     if settings_differ([item.contents.config for item in items]):
         return "runs", ""
     first, last = folders[0].run.group.root.name, folders[-1].run.group.root.name
-    called = f"the folders {first} to {last} of {shown}"
+    several = len(folders) > 1
+    called = f"the folders {first} to {last} of {shown}" if several else f"{first} in {shown}"
+    are = "are read as the steps of one run" if several else "is read as a step"
     otherwise = f'if each is a run of its own, write numbers = "runs" into its {OPTIONS_FILE}'
     beside = [beside_each(one.run, alone=True) for one in folders]
     stored = [one.stored or _step_beside(each) for one, each in zip(folders, beside, strict=True)]
@@ -171,10 +184,12 @@ def _verdict(shown: str, folders: Sequence[_Folder], said: str) -> tuple[str, st
         return "runs", ""
     counted = all(one.unit for one in folders) or not _COUNTED.keys().isdisjoint(words)
     values = [one.value for one in folders]
-    in_a_row = all(two - one == 1 for one, two in pairwise(values))
+    in_a_row = several and all(two - one == 1 for one, two in pairwise(values))
     one_run = not _MOMENTS.isdisjoint(words) or re.search(r"seed[_\-= ]?\d+$", place)
     if counted or (one_run and not in_a_row):
-        return "steps", f"{called} are read as the steps of one run; {otherwise}"
+        return "steps", f"{called} {are}; {otherwise}"
+    if not several:  # of one run there is nothing to tell
+        return "runs", ""
     return "untold", (
         f"{called} hold one checkpoint each of networks of one shape, and nothing says whether "
         f"their numbers are steps: they are read as {len(folders)} runs. If they are the steps of "
@@ -213,7 +228,7 @@ def _with_words(
     """Return the folders' runs and, of their network, what ``final/`` beside them holds."""
     parts = [one.run for one in folders]
     for other in opened:
-        if other in parts or not any(place in file.path.parents for file in other.group.files):
+        if other in parts or not all(place in file.path.parents for file in other.group.files):
             continue
         worded = [file.stem.step is not None or file.stem.word for file in other.group.files]
         if other.group.root in (place, *place.parents) and all(worded):

@@ -262,11 +262,31 @@ def test_two_places_of_one_run_keep_their_names(tmp_path: Path) -> None:
     }
 
 
-def test_one_folder_is_what_it_was(tmp_path: Path) -> None:
-    write(tmp_path / "checkpoints", ["100"])
-    runs = open_runs(tmp_path)
-    assert list(runs) == ["checkpoints/100"]
-    assert runs.notices == []
+@pytest.mark.parametrize(
+    ("place", "name", "steps"),
+    [
+        ("checkpoints", "run", [100]),  # as when others have come
+        ("epochs", "run/epochs", [100]),
+        ("mlp", "run/mlp/100", [0]),
+        ("seeds", "run/seeds/100", [0]),
+    ],
+)
+def test_one_folder_alone(place: str, name: str, steps: list[int], tmp_path: Path) -> None:
+    write(tmp_path / "top" / "run" / place, ["100"])
+    runs = open_runs(tmp_path / "top")
+    assert found(runs) == {name: steps}
+    (notice,) = said(runs)
+    assert ("100 in run/" in notice and "is read as a step" in notice) == (steps == [100])
+
+
+def test_another_network_beside_them(tmp_path: Path) -> None:
+    write(tmp_path / "checkpoints", ["100", "200"])
+    pytorch(tmp_path / "checkpoints" / "model.pt", state(0, rows=9))
+    runs = open_runs(tmp_path / "checkpoints")
+    assert set(runs) == {"checkpoints", "100", "200"}
+    assert "another network lies beside them" in runs.notices[0]
+    runs = open_runs(tmp_path)  # the one beside them is that of the folder above
+    assert found(runs) == {"checkpoints": [100, 200], tmp_path.name: [0]}
 
 
 def test_one_that_cannot_be_read_keeps_its_step(tmp_path: Path) -> None:
@@ -275,5 +295,6 @@ def test_one_that_cannot_be_read_keeps_its_step(tmp_path: Path) -> None:
     (series,) = open_runs(home).values()
     assert series.steps.tolist() == [100, 200, 300]
     assert "empty" in series[1].error
-    (home / "100" / "model.pt").write_bytes(b"")  # of one alone nothing can be told
-    assert len(open_runs(home)) == 3
+    (home / "100" / "model.pt").write_bytes(b"")
+    (series,) = open_runs(home).values()
+    assert [bool(checkpoint.error) for checkpoint in series] == [True, True, False]
