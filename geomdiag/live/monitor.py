@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import sys
 import warnings
@@ -13,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from geomdiag.analysis.assembly import assemble
 from geomdiag.analysis.growing import GrowingRun
-from geomdiag.checkpoints.beside.splits import Split, parse_split, split_from_value
 from geomdiag.checkpoints.series import Series
-from geomdiag.errors import ArchitectureError, GeomdiagError, StoreError
+from geomdiag.errors import GeomdiagError, StoreError
 from geomdiag.live.cost import Clock, Cost
+from geomdiag.live.given import check, is_first_process, split_of, whole
 from geomdiag.live.losses import Losses
 from geomdiag.live.memory import checkpoint_of, runner, untouched
 from geomdiag.live.place import Place
-from geomdiag.live.sinks import Sink, prospects, scalars
+from geomdiag.live.sinks import Sink, Sinks, prospects, scalars
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -107,16 +106,16 @@ class Monitor:
         if_exists: Literal["continue", "replace"] = "continue",
         quiet: bool = False,
     ) -> None:
-        _check(every, max_share, if_exists, model, forward)
+        check(every, max_share, if_exists, model, forward)
         self.every = every
         self._module, self._name, self._quiet = module, name, quiet
-        self._sinks: list[Sink] = list(sinks)
+        self._sinks = Sinks(sinks)
         self._clock = Clock(max_share)
         self._losses = Losses()
         self._dataset: xr.Dataset | None = None
         self._place: Place | None = None
         self._closed = self._unwritten = self._resumed = self._cut = False
-        self._active = _is_first_process()
+        self._active = is_first_process()
         if not self._active:
             return
         with self._clock.counted(), untouched():
@@ -129,7 +128,7 @@ class Monitor:
                 checkpoints=[first],
                 format="memory",
                 config=dict(config or {}),
-                split=_split(split),
+                split=split_of(split),
             )
             self._run = GrowingRun(
                 series,
@@ -196,7 +195,7 @@ class Monitor:
         StoreError
             If a training begins anew where an earlier result would be lost.
         """
-        step = _whole(step)
+        step = whole(step)
         if not self._active:
             return False
         due = force or step % self.every == 0
@@ -238,7 +237,7 @@ class Monitor:
         self._dataset = None
         self._unwritten, self._resumed = True, False
         if self._sinks:
-            self._tell(step, scalars(assemble([row], self._run.static)))
+            self._sinks.tell(step, scalars(assemble([row], self._run.static)))
         if self._place is not None and (self._cut or self._place.worth_writing()):
             try:
                 self.write()
@@ -336,20 +335,6 @@ class Monitor:
         stage: str = summarise(self.tree)[0]["stage"]
         return stage
 
-    def _tell(self, step: int, values: Mapping[str, float]) -> None:
-        """Hand values to the sinks; one that fails is left out from then on."""
-        for sink in list(self._sinks):
-            try:
-                sink(step, values)
-            except Exception as error:  # another library's, and no reason to end a training
-                self._sinks.remove(sink)
-                warnings.warn(
-                    f"a sink failed at step {step} and gets no more numbers: "
-                    f"{type(error).__name__}: {error}",
-                    RuntimeWarning,
-                    stacklevel=5,
-                )
-
     # --- keeping it ----------------------------------------------------------------------------
 
     def write(self) -> Path | None:
@@ -367,7 +352,7 @@ class Monitor:
             self._place.write(lambda: self.tree)
             self._unwritten = self._cut = False
             if self._sinks:
-                self._tell(int(self.dataset["step"].values[-1]), prospects(self.dataset))
+                self._sinks.tell(int(self.dataset["step"].values[-1]), prospects(self.dataset))
         return self._place.path
 
     def close(self, step: int | None = None) -> None:
@@ -412,50 +397,3 @@ class Monitor:
             self.close()
         except GeomdiagError as problem:
             warnings.warn(str(problem), RuntimeWarning, stacklevel=2)
-
-
-def _check(every: int, max_share: float | None, if_exists: str, model: Any, forward: Any) -> None:
-    if every < 1:
-        raise ValueError(f"every: found {every}, expected a number of steps from 1 on")
-    if max_share is not None and not 0 < max_share <= 1:
-        raise ValueError(f"max_share: found {max_share}, expected a share above 0, up to 1")
-    if if_exists not in ("continue", "replace"):
-        raise ValueError(f'if_exists: found {if_exists!r}, expected "continue" or "replace"')
-    if model is not None and forward is not None:
-        raise ArchitectureError(
-            "found both model and forward: give model (tensors → callable) or forward "
-            "(module, inputs → logits)"
-        )
-
-
-def _whole(step: Any) -> int:
-    """Return a number of updates as a plain integer."""
-    try:
-        number = operator.index(step)
-    except TypeError as error:
-        raise TypeError(
-            f"step: found {step!r} ({type(step).__name__}), expected a whole number of updates"
-        ) from error
-    if number < 0:
-        raise ValueError(f"step: found {number}, expected 0 or more updates")
-    return number
-
-
-def _split(split: Any) -> Split | None:
-    if split is None or isinstance(split, Split):
-        return split
-    if isinstance(split, str | os.PathLike):
-        return parse_split(os.fspath(split))
-    return split_from_value(split, "what the training loop handed over")
-
-
-def _is_first_process() -> bool:
-    """Return whether this process is to measure: of a distributed training, the first one."""
-    import torch.distributed as distributed
-
-    if not distributed.is_available():
-        return True
-    if distributed.is_initialized():
-        return distributed.get_rank() == 0
-    # started by torchrun, and the group of processes is yet to be made
-    return not distributed.is_torchelastic_launched() or os.environ.get("RANK", "0") == "0"

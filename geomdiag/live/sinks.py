@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geomdiag.errors import MissingExtraError
@@ -17,7 +18,7 @@ from geomdiag.errors import MissingExtraError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Sink", "mlflow", "prospects", "scalars", "tensorboard", "wandb"]
+__all__ = ["Sink", "Sinks", "mlflow", "prospects", "scalars", "tensorboard", "wandb"]
 
 #: Begins the name of every number.
 PREFIX = "geometry"
@@ -28,6 +29,36 @@ class Sink(Protocol):
 
     def __call__(self, step: int, values: Mapping[str, float], /) -> object:
         """Take the values of a step by name."""
+
+
+class Sinks:
+    """Sinks of one training; one that fails is left out from then on.
+
+    Parameters
+    ----------
+    sinks : sequence of callable
+        In the order in which they are told.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = list(sinks)
+
+    def __bool__(self) -> bool:
+        return bool(self._sinks)
+
+    def tell(self, step: int, values: Mapping[str, float]) -> None:
+        """Hand the values of a step to all of them."""
+        for sink in list(self._sinks):
+            try:
+                sink(step, values)
+            except Exception as error:  # another library's, and no reason to end a training
+                self._sinks.remove(sink)
+                warnings.warn(
+                    f"a sink failed at step {step} and gets no more numbers: "
+                    f"{type(error).__name__}: {error}",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
 
 
 def scalars(run: xr.Dataset) -> dict[str, float]:
