@@ -308,6 +308,7 @@ def _tables(items: Sequence[Item], beside: Sidecars, unit: str, notices: list[st
     if columns:
         tables.append((steps, columns, "stored with the checkpoints"))
     seen: set[int] = set()
+    unplaced: list[str] = []
     for item in items:
         if id(item.contents) in seen:
             continue
@@ -318,7 +319,10 @@ def _tables(items: Sequence[Item], beside: Sidecars, unit: str, notices: list[st
                 curve.values, curve.steps, unit=unit, entries=own, source=item.file.path.name
             )
             tables += placed
-            notices += problems
+            unplaced += problems
+    if len(unplaced) > 1:  # a list that grows is in every checkpoint
+        unplaced = [f"{unplaced[0]} ({len(unplaced) - 1} more list(s) inside are left out so)"]
+    notices += unplaced
     for curve in beside.curves:
         placed, problems = place(
             curve.values, curve.steps, unit=unit, entries=steps.tolist(), source=curve.source

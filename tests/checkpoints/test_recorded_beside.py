@@ -73,6 +73,16 @@ def test_three_losses_beside_two_checkpoints_are_left_out_and_told(tmp_path: Pat
     assert series.notices == []
 
 
+def test_lists_inside_many_checkpoints_are_told_of_once(tmp_path: Path) -> None:
+    for step in (1000, 2000, 3000):
+        pytorch(tmp_path / f"step_{step}.pt", state(step), train_losses=[1.0] * (step // 100))
+    series = only(tmp_path)
+    assert series.history is None
+    (told,) = series.notices
+    assert told.startswith("step_1000.pt: 10 values of train_loss")
+    assert told.endswith("(2 more list(s) inside are left out so)")
+
+
 # --- settings that contradict each other ------------------------------------------------------
 
 
@@ -124,3 +134,12 @@ def test_each_checkpoints_own_settings_contradict_no_other(tmp_path: Path) -> No
     notices = only(tmp_path).notices
     assert all(notice.endswith("so p is 7, not 11") for notice in notices)
     assert len(notices) == 1
+
+
+def test_what_is_nested_without_end_is_no_setting(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", [1, 2])
+    for name, end in (("config", "1"), ("hparams", "2")):
+        for suffix, depth in (("", 900), ("_long", 5)):
+            value = '{"a":' * depth + end + "}" * depth
+            (folder / f"{name}{suffix}.json").write_text(value)
+    assert all("ecursion" not in notice for notice in only(folder).notices)

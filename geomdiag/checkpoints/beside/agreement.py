@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,7 +30,10 @@ def contradiction(
     used_from, other_from : str
         Where they were found.
     """
-    found = list(_differing(used, other, ""))
+    try:
+        found = list(_differing(used, other, ""))
+    except RecursionError:  # no settings
+        return ""
     if not found:
         return ""
     listed = ", ".join(
@@ -74,5 +78,5 @@ def _number(value: Any) -> float | None:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
