@@ -289,8 +289,7 @@ def _measure_steps(
         job.fresh += 1
         if book is not None and row.status != "failed":
             header, arrays = row.pack()
-            if job.plan.selection is None or not job.plan.selection.only:
-                header["run"] = job.series.name  # the digest can be told without the file
+            header["run"] = job.series.name
             book.put(entry_of(job, row.step, row.digest), header, arrays)
         done += 1
         if progress is not None:

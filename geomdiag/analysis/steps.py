@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomdiag.analysis.assembly import Row, Value, values_of
+from geomdiag.analysis.gone import Gone
 from geomdiag.errors import CheckpointError, GeomdiagError, TaskError
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Plan:
 
     def digest(self, checkpoint: Checkpoint) -> str:
         """Return what the checkpoint's numbers depend on: its bytes, or the rows that are used."""
+        if isinstance(checkpoint.load, Gone):
+            return checkpoint.load.digest
         if self.selection is None or not self.selection.only or self.task is None:
             return checkpoint.digest
         if checkpoint.error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from geomdiag._lock import Lock
+from geomdiag.analysis.gone import Gone
 from geomdiag.analysis.run import LEFT
 from geomdiag.checkpoints.runs import Runs, open_runs
 from geomdiag.checkpoints.series import Checkpoint, Series
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError, StoreError
 from geomdiag.live.files import Files, Stamp
-from geomdiag.live.known import Gone, Known, known, paths, removed
+from geomdiag.live.known import Known, known, paths, removed
 from geomdiag.live.looks import Look, entries, fresh_rows, reasons
 from geomdiag.live.retry import Retry
 from geomdiag.live.spare import SpareJournal
@@ -335,9 +335,8 @@ class Follower:
         """
         told: dict[int, str] = {}
         for node in before.children.values() if before is not None else ():
-            chosen = "selection" in json.loads(str(node.attrs.get("configuration", "{}")))
-            if node.attrs.get("run") != series.name or chosen:
-                continue  # digests of chosen rows cannot be told without the file
+            if node.attrs.get("run") != series.name:
+                continue
             rows = entries(node, "digest", "status")
             told |= {step: digest for step, digest, status in rows if status != "failed" and digest}
         told |= left

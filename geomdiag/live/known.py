@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from geomdiag.checkpoints.series import Checkpoint, TensorMap
+from geomdiag.analysis.gone import Gone
+from geomdiag.checkpoints.series import Checkpoint
 from geomdiag.errors import CheckpointError
 
-__all__ = ["Gone", "Known", "known", "paths", "removed"]
+__all__ = ["Known", "known", "paths", "removed"]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -50,21 +51,7 @@ def known(checkpoint: Checkpoint, digest: str, earlier: str = "") -> Known:
 
 def removed(path: Any, step: int, digest: str) -> Known:
     """Return what stands for a checkpoint that lies there no longer."""
-    return Known(step=step, path=path, load=Gone(path.name), memory={"digest": digest})
-
-
-class Gone:
-    """Stands for reading a checkpoint that lies there no longer."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self) -> TensorMap:
-        """Raise that it is gone."""
-        raise CheckpointError(
-            f"{self.name}: the checkpoint was measured and has been removed since, so it cannot "
-            "be measured again"
-        )
+    return Known(step=step, path=path, load=Gone(path.name, digest), memory={"digest": digest})
 
 
 def paths(checkpoint: Checkpoint) -> tuple[Path, ...]:

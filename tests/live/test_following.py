@@ -141,3 +141,35 @@ def test_comparing_all_checkpoints_takes_its_share_of_the_time_and_is_made_up_fo
         assert not follower.look(complete=True).behind
     expected = gd.analyze(run, "modadd:p=7", analyzers=options["analyzers"], workers=1)
     xr.testing.assert_identical(gd.load(out)["run"].to_dataset(), expected["run"].to_dataset())
+
+
+def test_rows_that_were_chosen_stay_when_their_file_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "run.nc"
+    run.mkdir()
+    options = {"analyzers": ["dimension"], "format": "netcdf", "workers": 1}
+    options |= {"mapping": {"embedding": "words"}, "tokens": "1:8"}
+
+    def word(step: int) -> Path:
+        table = torch.randn(10, 4, generator=torch.Generator().manual_seed(step))
+        return saved(run, step, {"words": table})
+
+    for step in (0, 10, 20):
+        path = word(step)
+        with monkeypatch.context() as patch:
+            if step == 10:  # a process that is killed when it has measured
+                patch.setattr("geomdiag.store.save", lambda *_: (_ for _ in ()).throw(SystemExit))
+                with pytest.raises(SystemExit):
+                    Follower(run, out, "modadd:p=7", **options).look()
+            else:
+                Follower(run, out, "modadd:p=7", **options).look()
+        path.unlink()
+    found = gd.load(out)["run"]
+    assert found["step"].values.tolist() == [0, 10, 20]
+    assert set(found["status"].values) == {"ok"}
+    for step in (0, 10, 20):
+        word(step)
+    expected = gd.analyze(run, "modadd:p=7", analyzers=["dimension"], workers=1,
+                          mapping=options["mapping"], tokens=options["tokens"])  # fmt: skip
+    xr.testing.assert_equal(found["dimension"], expected["run"]["dimension"])
