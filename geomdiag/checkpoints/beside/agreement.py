@@ -13,6 +13,8 @@ __all__ = ["contradiction"]
 #: Differing settings that a notice lists.
 _SHOWN = 5
 _LONGEST = 40
+#: Mappings nested deeper are no settings.
+_DEEPEST = 16
 
 
 def contradiction(
@@ -52,6 +54,8 @@ def _differing(
         if key not in two or is_of_a_moment(str(key)):
             continue
         if isinstance(value, Mapping) and isinstance(two[key], Mapping):
+            if prefix.count(".") > _DEEPEST:
+                raise RecursionError
             yield from _differing(value, two[key], f"{prefix}{key}.")
         elif not _same(value, two[key]):
             yield f"{prefix}{key}", value, two[key]
