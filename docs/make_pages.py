@@ -124,8 +124,9 @@ def family_page(family: Any) -> str:
         "| symmetry | definition | instances |\n|---|---|---|",
         *(symmetry_row(one) for one in task.symmetries),
         *(f"\nLeft out: {name}, because {why}." for name, why in task.left_out.items()),
-        "\nAn instance of an equivalence is an ordered pair of inputs, of a composition a triple "
-        "of tokens; [symmetry](../diagnostics/symmetry.md) says how they are averaged.\n",
+        "\nAn instance of an equivalence is an ordered pair of inputs (of antisymmetry an "
+        "unordered one), of a composition a triple of tokens; "
+        "[symmetry](../diagnostics/symmetry.md) says how they are averaged.\n",
         "### Harmonic basis\n",
         f"{said(cls, 'basis')} {basis_words(task)}\n",
         "### Metric\n",

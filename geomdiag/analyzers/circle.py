@@ -58,7 +58,8 @@ def circle(snapshot: Snapshot, task: Task) -> xr.Dataset:
                 "of the ellipse that the rows' component at the character (frequency) traces. "
                 "axis_ratio: "
                 "minor over major axis; in_plane_share: share of the rows' variance in its plane "
-                "that it explains; phase_error: RMS angle between a row and its place on it; "
+                "that it explains; phase_error: RMS angle between a row and its place on it, the "
+                "ellipse first stretched to a circle; "
                 "circularity: axis_ratio × in_plane_share. Missing where the block is not key, or "
                 "its character real",
                 "arXiv:2603.01968",

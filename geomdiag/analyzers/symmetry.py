@@ -148,8 +148,8 @@ def symmetry(snapshot: Snapshot, task: Task) -> xr.Dataset:
             np.array([row.instances for row in rows], dtype=np.int64),
             "number of instances",
             "1",
-            "pairs of inputs that the symmetry relates (ordered, an input with itself included), "
-            "or for compositions triples",
+            "pairs of inputs that the symmetry relates (ordered, an input with itself included; of "
+            "antisymmetry each pair once, none with itself), or for compositions triples",
         ),
         "symmetry_exact": describe(
             table,

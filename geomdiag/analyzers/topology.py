@@ -36,8 +36,9 @@ def topology(snapshot: Snapshot, task: Task) -> xr.Dataset:
             found.bars[None],
             "longest bars of the persistent homology",
             "units of the matrix",
-            "Vietoris-Rips filtration of the rows by Euclidean distance; radii at which a "
-            "component (H0) or loop (H1) appears and vanishes, longest first",
+            "Vietoris-Rips filtration of the rows by Euclidean distance, homology with "
+            "coefficients modulo 47; radii at which a component (H0) or loop (H1) appears and "
+            "vanishes, longest first",
             _REFERENCE,
         ),
         "holes": describe(
