@@ -24,7 +24,7 @@ from helpers.range_server import serving
 from geomdiag.checkpoints import FORMATS, Checkpoint, TensorSpec, open_runs
 from geomdiag.checkpoints.formats.contract import Contents, Entry
 from geomdiag.checkpoints.places import copies
-from geomdiag.checkpoints.places.paths import RemotePath
+from geomdiag.checkpoints.places.paths import RemotePath, Source
 from geomdiag.checkpoints.places.remote import FileSystem
 from geomdiag.errors import CheckpointError
 
@@ -406,3 +406,13 @@ def test_copies_are_removed_at_the_end(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert not list((tmp_path / "tmp").glob("geomdiag-*"))
+
+
+def test_a_size_that_the_source_does_not_tell(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.pipe("/run/a.bin", b"0123456789")
+    source = FileSystem(memory, "/", "memory://")
+    monkeypatch.setattr(source, "size", lambda _: None)
+    assert Source.length(source, "run/a.bin") == 10  # counted
+    assert not source.copied
+    assert RemotePath(source, "run/a.bin").stat().st_size == 10  # of the copy, kept for the rest
+    assert "run/a.bin" in source.copied
