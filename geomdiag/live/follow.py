@@ -92,6 +92,7 @@ class Follower:
             )
         self.path, self.out = Path(path).expanduser(), Path(out).resolve()
         self._task, self._options = task, options
+        self._progress, self._finish = options.pop("progress", None), options.pop("finish", None)
         self._split = parse_split(split) if isinstance(split, str | Path) else split
         self._allow_pickle = allow_pickle
         self._lock = Lock(self.out, "geomdiag watch")
@@ -197,9 +198,10 @@ class Follower:
         """Write the result as it stands."""
         from geomdiag import store
 
-        if self._tree is not None and not self._missed:
-            store.save(self._tree, self.out, self._options.get("format", "zarr"))
-            self._book.clear()
+        if self._tree is None or self._missed:
+            raise StoreError(self._retry.problem)  # there is more to it than writing
+        store.save(self._tree, self.out, self._options.get("format", "zarr"))
+        self._book.clear()
 
     def _unchanged(self) -> Look:
         return Look(
@@ -295,15 +297,17 @@ class Follower:
         made: list[xr.DataTree] = []
         measured = [time.monotonic()]
 
-        def count(*_: object) -> None:
+        def count(*done: Any) -> None:
             measured.append(time.monotonic())
+            if self._progress is not None:
+                self._progress(*done)
 
         def remember(tree: xr.DataTree) -> xr.DataTree:
-            made.append(tree)
+            made.append(tree if self._finish is None else self._finish(tree))
             if compare:
                 now = time.monotonic()
                 self._compared = now + (now - measured[-1]) * (1 / COMPARING - 1)
-            return tree
+            return made[0]
 
         self._book.patient = self._retry.worked
         with self._retry.attempt():

@@ -61,7 +61,9 @@ def same_as_analyzed(out: Path, everything: Path) -> None:
         xr.testing.assert_equal(found[name], wanted[name])
 
 
-@pytest.mark.parametrize("remains", [True, False], ids=["no removal", "each is removed"])
+@pytest.mark.parametrize(
+    "remains", [pytest.param(True, marks=pytest.mark.slow), False], ids=["no removal", "removed"]
+)
 def test_a_full_disk_loses_nothing(tmp_path: Path, fill: Fill, remains: bool) -> None:
     run, everything, out = tmp_path / "run", tmp_path / "all" / "run", tmp_path / "run.nc"
     with Follower(run, out, "modadd:p=7", **OPTIONS) as follower:
@@ -97,6 +99,28 @@ def test_what_could_not_be_written_is_written_at_the_end_or_told(
     with pytest.raises(DiskFullError, match="Free some space"):
         follower.close()
     fill(0)
+    follower.close()
+    same_as_analyzed(out, run)
+
+
+def test_a_folder_that_cannot_be_made_for_lack_of_room_is_made_later(
+    tmp_path: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "results" / "run.nc"
+    save(0, run)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    follower = Follower(run, out, "modadd:p=7", **OPTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", full)
+        assert "Free some space" in follower.look().unsaved
+        with pytest.raises(StoreError, match="Free some space"):
+            follower.close()
+    look = follower.look()
+    assert look.fresh == {"run": (0,)}
+    assert not look.unsaved
     follower.close()
     same_as_analyzed(out, run)
 
