@@ -86,9 +86,12 @@ class Instances:
         weight = layout.sizes.astype(np.float64) ** 2
         self.all.total += float(weight @ moments.kl)
         self.all.instances += int(weight.sum())
-        self.js.total += float(weight @ moments.js)
+        # Rounding, in single precision a few 1e-6 of sure answers, must not pass the bounds.
+        most = np.log(np.minimum(layout.sizes, self.log_p.shape[1]))
+        js = np.clip(moments.js, 0.0, most)
+        self.js.total += float(weight @ js)
         self.js.instances += int(weight.sum())
-        self.js.values.append(Weighted(np.maximum(moments.js, 0.0), weight))
+        self.js.values.append(Weighted(js, weight))
         self.all.zeros += float(layout.sizes.sum())
         if self.heldout is not None:
             first, rest = layout.first, layout.sizes - layout.first
@@ -203,7 +206,7 @@ class Instances:
                 self.rows(low[block], "first"), self.rows(high[block], "second"), self.work
             )
         weight = counts.astype(np.float64)
-        for tally, values in ((self.all, kl), (self.js, np.maximum(js, 0.0))):
+        for tally, values in ((self.all, kl), (self.js, np.clip(js, 0.0, np.log(2.0)))):
             tally.total += float(weight @ values)
             tally.instances += int(counts.sum())
             tally.values.append(Weighted(values, weight))

@@ -410,6 +410,24 @@ def test_what_changes_nothing(seed: int, names: list[int]) -> None:
             )
 
 
+@pytest.mark.parametrize("scale", [100.0, 200.0, 900.0])
+def test_jensen_shannon_in_single_precision_keeps_its_bounds(scale: float) -> None:
+    """Sure answers all apart reach log n; rounding must not carry them beyond."""
+    n = 12
+    rng = np.random.default_rng(0)
+    logits = (scale * np.eye(n) + 0.1 * scale * rng.random((n, n))).astype(np.float32)
+    log_p = log_softmax(logits)
+    assert log_p.dtype == np.float32
+    pairs = np.array(list(itertools.permutations(range(n), 2)))
+    found = equivalence_violation(log_p, pairs=pairs)
+    assert found.js["max"] <= np.log(2)
+    assert found.js["mean"] <= np.log(2) * (1 + 1e-12)  # a sum of them, in double precision
+    assert found.js["mean"] == pytest.approx(np.log(2), rel=1e-5)
+    found = equivalence_violation(log_p, orbits=np.zeros(n, dtype=int))
+    assert found.js["max"] <= np.log(n)
+    assert found.js["mean"] == pytest.approx(np.log(n), rel=1e-5)
+
+
 def test_bounds_of_divergences() -> None:
     apart = log_softmax(np.array([[500.0, 0.0], [0.0, 500.0]]))
     assert jensen_shannon(apart[:1], apart[1:])[0] == pytest.approx(np.log(2))
