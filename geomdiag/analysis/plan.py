@@ -273,6 +273,12 @@ def _unfit(checkpoint: Checkpoint, task: Task, config: Mapping[str, Any]) -> tup
     return "", False
 
 
+def _short(unfit: str) -> str:
+    """Return why no network is run: what the settings ask for, or that none is known."""
+    none = "no known architecture fits"
+    return none if unfit.startswith(none) else unfit.removesuffix(".")
+
+
 def _task_of(series: Series, asked: Asked, model: Any) -> tuple[Task | None, Selection | None, str]:
     """Return the task and the matrices taken by name; without a task, why there is none.
 
@@ -331,7 +337,7 @@ def _selection(
     if not unfit or checkpoint.program is not None:
         return select(specs, task, asked.mapping) if asked.mapping else None, ""
     if asked.mapping or not known:
-        only = "the network does not fit the task" if known else "no known architecture fits"
+        only = "the network does not fit the task" if known else _short(unfit)
         try:
             return select(specs, task, asked.mapping, only=only), ""
         except (ArchitectureError, OptionsError) as error:

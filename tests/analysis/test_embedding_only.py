@@ -219,6 +219,19 @@ def test_beside_a_known_network_a_map_replaces_its_matrix(tmp_path: Path) -> Non
     assert mapped.attrs["configuration"] != plain.attrs["configuration"]
 
 
+def test_settings_that_a_network_is_not_run_with_are_the_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    shapes = {"embed.weight": (7, 8), "l1.weight": (16, 8), "head.weight": (7, 16)}
+    state = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(state, folder / "step_1.safetensors")
+    (folder / "config.json").write_text(json.dumps({"embed_scale": 8, "act_fn": "relu"}))
+    node = only(analyze(folder, "modadd:p=7", analyzers=["fit", "dimension"], workers=1))
+    assert "embed_scale = 8" in json.loads(node.attrs["not_computed"])["fit"]
+    assert "dimension" in node
+
+
 def test_matrices_taken_otherwise_than_before_are_told(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
