@@ -9,7 +9,8 @@ import json
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -58,6 +59,17 @@ def nested(state: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+@contextmanager
+def known_types() -> Iterator[None]:
+    """Skip where an early release of a library looks a type up that it does not know."""
+    try:
+        yield
+    except KeyError as error:
+        if not isinstance(error.args[0], torch.dtype):
+            raise
+        pytest.skip(f"this release of the library stores no {error.args[0]}")
+
+
 def pytorch(path: Path, state: State, **beside: Any) -> Path:
     held = tensors(state)
     torch.save({"model": held, **beside} if beside else held, path)
@@ -77,9 +89,10 @@ def _sharded(path: Path, state: State, safe: bool) -> Path:
     path.mkdir(parents=True)
     held = {k: v.contiguous().clone() for k, v in tensors(state).items()}  # none shares memory
     largest = max(value.nbytes for value in held.values())
-    hub.save_torch_state_dict(
-        held, path, max_shard_size=largest + 1, safe_serialization=safe
-    )  # two or more shards
+    with known_types():
+        hub.save_torch_state_dict(
+            held, path, max_shard_size=largest + 1, safe_serialization=safe
+        )  # two or more shards
     return path
 
 
@@ -96,7 +109,8 @@ def safetensors(path: Path, state: State, **beside: Any) -> Path:
 
     metadata = {key: str(value) for key, value in beside.items()}
     held = {k: v.contiguous().clone() for k, v in tensors(state).items()}  # none shares memory
-    save_file(held, path, metadata=metadata)
+    with known_types():
+        save_file(held, path, metadata=metadata)
     return path
 
 
@@ -135,7 +149,7 @@ def torchscript(path: Path, state: State, **beside: Any) -> Path:
 
 def exported(path: Path, state: State, **beside: Any) -> Path:
     program = torch.export.export(module(state), (torch.zeros(3, 2, dtype=torch.int64),))
-    with path.open("wb") as file:  # torch warns of other suffixes
+    with known_types(), path.open("wb") as file:  # torch warns of other suffixes
         torch.export.save(program, file, extra_files={k: str(v) for k, v in beside.items()})
     return path
 

@@ -70,9 +70,11 @@ class TorchMap(TensorMap):
         plain = tensor.layout == torch.strided and not tensor.is_quantized
         try:
             if rows is not None and plain:  # of a mapped file, only these are touched
-                # As bytes where an element is one: some releases of torch index no float8.
-                held = tensor.view(torch.uint8) if tensor.itemsize == 1 else tensor
-                tensor, rows = held[torch.from_numpy(rows)].view(tensor.dtype), None
+                kind = tensor.dtype
+                if any(one in str(kind) for one in ("uint", "float8")):
+                    # torch before 2.10 indexes none of these: integers of their size it does.
+                    tensor = tensor.view(getattr(torch, f"int{8 * kind.itemsize}"))
+                tensor, rows = tensor[torch.from_numpy(rows)].view(kind), None
             if tensor.is_quantized:
                 tensor = tensor.dequantize()
             if tensor.layout != torch.strided:
