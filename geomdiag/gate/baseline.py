@@ -143,7 +143,18 @@ def make_baseline(
 
 
 def correction_of(name: str) -> str:
-    """Return a correction's name of today: what promised the same was called holm."""
+    """Return the name that a correction has today.
+
+    Parameters
+    ----------
+    name : str
+        As a baseline or a user says it; ``holm`` is what promised the same as family-wise.
+
+    Returns
+    -------
+    str
+        Unknown names are returned as they are.
+    """
     return CORRECTIONS[0] if name == "holm" else name
 
 

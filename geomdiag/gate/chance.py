@@ -2,9 +2,10 @@
 
 The test compares the runs with themselves split in every other way (`permutation`), which promises
 the level however seeds scatter. Where there are too few runs for that, the change must be the worst
-of all splits and Student's t must find it rare besides, corrected after Holm 1979 (JSTOR 4615733)
-or Benjamini & Hochberg 1995 (doi:10.1111/j.2517-6161.1995.tb02031.x): with one new run that is the
-baseline's prediction interval (Hahn & Meeker 1991), and it promises the level for normal seeds.
+of all splits and Student's t must find it far rarer than the level asks, corrected after Holm 1979
+(JSTOR 4615733) or Benjamini & Hochberg 1995 (doi:10.1111/j.2517-6161.1995.tb02031.x): with one new
+run that is the baseline's prediction interval (Hahn & Meeker 1991) with a margin, since real seeds
+are not normal.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ from geomdiag.gate.changes import changes
 from geomdiag.gate.permutation import alone, number_of_splits, reaches, splits, together
 from geomdiag.gate.policies import Policy
 
-__all__ = ["SEEDS", "Basis", "Chance", "Runs", "adjust", "basis_of", "least_p", "weigh"]
+__all__ = ["MARGIN", "SEEDS", "Basis", "Chance", "Runs", "adjust", "basis_of", "least_p", "weigh"]
 
-#: What the level rests on: nothing but seeds being alike; normal seeds; there is no test.
-Basis = Literal["exact", "normal", "tolerances"]
+#: What the level rests on: nothing but seeds being alike; that they are no further from normal than
+#: recorded ones; there is no test.
+Basis = Literal["exact", "approximate", "tolerances"]
 #: Fewer seeds than this in the baseline give no spread to compare one new run with.
 SEEDS = 3
+#: How much rarer Student's t must find a change than the level asks where it decides: then 5 % are
+#: about 5 % of recorded runs, of which 7 to 9 % would fail without it (benchmarks/gate.py).
+MARGIN = 10.0
 _ROUNDING = 1e-9
 _HIGHER = Policy("higher")
 
@@ -104,13 +109,13 @@ def basis_of(runs: Runs, level: float) -> Basis:
 
     Returns
     -------
-    {"exact", "normal", "tolerances"}
+    {"exact", "approximate", "tolerances"}
     """
     if not runs.policy.test:
         return "tolerances"
     if reaches(runs.old, runs.new, level):
         return "exact"
-    return "normal" if runs.old >= SEEDS else "tolerances"
+    return "approximate" if runs.old >= SEEDS else "tolerances"
 
 
 def weigh(metrics: Sequence[Runs], *, level: float, correction: str) -> tuple[Basis, list[Chance]]:
@@ -139,11 +144,15 @@ def weigh(metrics: Sequence[Runs], *, level: float, correction: str) -> tuple[Ba
     ]
     places = [place for place, basis in enumerate(bases) if basis != "tolerances"]
     tested = [metrics[place] for place in places]
-    basis: Basis = "normal" if "normal" in bases else "exact" if places else "tolerances"
+    basis: Basis = "approximate" if "approximate" in bases else "exact" if places else "tolerances"
     told = [Chance(*one.first, lacking=one.lacking) for one in found]
     if places:
         p_values = partial(
-            _p_values, tested, level=level, correction=correction, normal=basis == "normal"
+            _p_values,
+            tested,
+            level=level,
+            correction=correction,
+            approximate=basis == "approximate",
         )
         own, worse = p_values([found[place].worse for place in places])
         _, better = p_values([found[place].better for place in places])
@@ -190,7 +199,7 @@ def _p_values(
     *,
     level: float,
     correction: str,
-    normal: bool,
+    approximate: bool,
 ) -> tuple[Floats, Floats]:
     """Return p-values of single metrics, and corrected for their number."""
     strata: dict[tuple[str, int, int], list[int]] = {}
@@ -202,7 +211,7 @@ def _p_values(
     single[order] = np.concatenate([alone(table) for table in tables])
     joint[order] = np.concatenate(together(tables))
     exact = joint if correction == "family-wise" else adjust(single, correction)
-    if not normal:
+    if not approximate:
         return single, exact
     # the worst of all splits, and rare by Student's t besides
     least = np.array([least_p(runs) for runs in metrics])
@@ -210,6 +219,7 @@ def _p_values(
     worst = extreme <= np.maximum(least, level) * (1 + _ROUNDING)
     by_t = np.array([one[0] for one in rarities])
     single = np.where(worst, by_t, np.maximum(single, by_t))
+    by_t = np.minimum(1.0, MARGIN * by_t)
     by_t = adjust(by_t, "holm" if correction == "family-wise" else correction)
     return single, np.where(worst, by_t, np.maximum(extreme, by_t))
 

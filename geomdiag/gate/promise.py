@@ -18,7 +18,7 @@ def notices_of(metrics: Sequence[Runs], basis: Basis, level: float, correction: 
     ----------
     metrics : sequence of Runs
         All that were compared.
-    basis : {"exact", "normal", "tolerances"}
+    basis : {"exact", "approximate", "tolerances"}
         What the level rests on.
     level : float
     correction : {"family-wise", "benjamini-hochberg", "none"}
@@ -77,9 +77,9 @@ def notices_of(metrics: Sequence[Runs], basis: Basis, level: float, correction: 
         more = fewest_new_runs(runs.old, level)
         bound = f"up to {max(map(least_p, tested)):.2g}" if correction != CORRECTIONS[1] else "more"
         notices.append(
-            f"{subject}, if seeds scatter normally. With {_runs(runs)} nothing tells whether they "
-            f"do; where they do not, {bound} may. {more} new runs make it {share} however seeds "
-            "scatter."
+            f"{subject}, if seeds scatter as those of recorded runs do. With {_runs(runs)} nothing "
+            f"tells whether they do; where they do not, {bound} may. {more} new runs make it "
+            f"{share} however seeds scatter."
         )
     return notices
 

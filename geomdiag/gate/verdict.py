@@ -83,9 +83,9 @@ class Verdict:
     correction : str
     notices : tuple of str
         What a reader must know of the test.
-    basis : {"exact", "normal", "tolerances"}
+    basis : {"exact", "approximate", "tolerances"}
         What the level rests on: that runs without a change are alike, and nothing else; that
-        seeds scatter normally besides, since there are too few runs; nothing, since nothing is
+        seeds scatter as recorded ones do, since there are too few runs; nothing, since nothing is
         tested.
     """
 
