@@ -62,11 +62,16 @@ def entries(node: xr.DataTree, *names: str) -> Iterator[tuple[Any, ...]]:
 
 
 def fresh_rows(before: xr.DataTree | None, now: xr.DataTree) -> dict[str, tuple[int, ...]]:
-    """Return the steps of each run that an earlier result has not, or of other checkpoints."""
+    """Return the steps of each run that an earlier result has not, or of other checkpoints.
+
+    Those that could not be read at all are none.
+    """
 
     def rows(tree: xr.DataTree) -> dict[str, set[tuple[int, str]]]:
         return {
-            str(node.attrs.get("run", name)): set(entries(node, "digest"))
+            str(node.attrs.get("run", name)): {
+                (step, digest) for step, digest in entries(node, "digest") if digest
+            }
             for name, node in tree.children.items()
         }
 

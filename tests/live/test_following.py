@@ -93,6 +93,7 @@ def test_what_is_removed_before_it_could_be_measured_is_told_once(
         monkeypatch.setattr(follower, "_stored", first.unlink)  # opened, and not yet read
         look = follower.look()
         assert list(look.errors) == ["run step 10"]
+        assert look.fresh == {"run": (20,)}
         assert "removed before it could be measured" in look.errors["run step 10"]
         look = follower.look()
         assert not look.errors
