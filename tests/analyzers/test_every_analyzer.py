@@ -220,6 +220,7 @@ class _Checkpoint:
     step = 3
     digest = "d"
     path = None
+    load = None
 
 
 @pytest.mark.parametrize("spec", ["modadd:p=7", "comparison:3x4"])
