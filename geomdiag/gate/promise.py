@@ -75,7 +75,8 @@ def notices_of(metrics: Sequence[Runs], basis: Basis, level: float, correction: 
             )
     else:
         more = fewest_new_runs(runs.old, level)
-        bound = f"up to {max(map(least_p, tested)):.2g}" if correction != CORRECTIONS[1] else "more"
+        most = f"up to {100 * max(map(least_p, tested)):.2g} %"
+        bound = most if correction != CORRECTIONS[1] else "more"
         notices.append(
             f"{subject}, if seeds scatter as those of recorded runs do. With {_runs(runs)} nothing "
             f"tells whether they do; where they do not, {bound} may. {more} new runs make it "

@@ -48,8 +48,8 @@ class Row:
     spreads : float
         Change on the scale, in standard deviations between the baseline's seeds; NaN: unknown.
     p_value, adjusted : float
-        Of a change as bad by chance: in this metric; in any, or as the correction says. NaN: not
-        tested.
+        Of a change as bad by chance: in this metric; in any, or as the correction says, and where
+        there are too few runs with a margin. NaN: not tested.
     worse : str
         Direction that is worse.
     words : str
@@ -282,27 +282,21 @@ def _decide(row: Row, runs: Runs, chance: Chance, level: float, why: str) -> Row
         p_value=chance.p_value,
         adjusted=chance.adjusted,
     )
-    what = "beyond the tolerance"
-    if lacking:
-        what = f"{fewer[1]} of {runs.new} runs lack it, {fewer[0]} of {runs.old} before: {why}"
-    if tested:
-        p = f"p = {chance.adjusted:.2g}"
-        if beyond and chance.adjusted <= level:
-            words = (
-                f"{what}; more than noise, {p}" if lacking else f"beyond tolerance and noise, {p}"
-            )
-            return replace(row, verdict="regressed", words=words)
-        if beyond:
-            return replace(row, verdict="noise", words=f"{what}, but seeds differ as much, {p}")
-    elif beyond:
-        return replace(row, verdict="regressed", words=f"{what}; {_alone(runs)}")
+    lack = f"{fewer[1]} of {runs.new} runs lack it, {fewer[0]} of {runs.old} before"
+    what, because = (lack, f": {why}") if lacking else ("beyond the tolerance", "")
+    if beyond and tested:
+        verdict = "regressed" if chance.adjusted <= level else "noise"
+        told = "beyond chance" if verdict == "regressed" else "not told from chance"
+        p = f"p = {chance.adjusted:.2g}" if chance.adjusted > 0 else "no two seeds differed before"
+        return replace(row, verdict=verdict, words=f"{what}, {told} ({p}){because}")
+    if beyond:
+        return replace(row, verdict="regressed", words=f"{what}; {_alone(runs)}{because}")
     if math.isnan(chance.change):
-        words = f"{fewer[1]} of {runs.new} runs lack it, {fewer[0]} of {runs.old} before: {why}"
-        return replace(row, verdict="not compared", words=words)
+        return replace(row, verdict="not compared", words=f"{lack}: {why}")
     if better and not tested:
-        return replace(row, verdict="improved", words=f"{what}; {_alone(runs)}")
+        return replace(row, verdict="improved", words=f"beyond the tolerance; {_alone(runs)}")
     if better and chance.better <= level:
-        words = f"better than noise, p = {chance.better:.2g}"
+        words = f"better than chance explains (p = {chance.better:.2g})"
         return replace(row, verdict="improved", words=words)
     return replace(row, words="within noise" if better else "within the tolerance")
 

@@ -248,7 +248,7 @@ def test_what_may_be_missing_is_told_and_passes() -> None:
     base = held({"a": (5.0, 5.0, 6.0, NAN)}, policy)
     (row,) = check(now(a=NAN), base).rows
     assert row.verdict == "noise"
-    assert row.words.startswith("1 of 1 runs lack it, 1 of 4 before: ")
+    assert row.words.startswith("1 of 1 runs lack it, 1 of 4 before, not told from chance (p = ")
     (row,) = check(now(a=(5.0, NAN)), base).rows
     assert row.verdict == "noise"
     (row,) = check(now(a=(5.0, 5.0, 5.0, 5.0, NAN)), base).rows
@@ -272,7 +272,10 @@ def test_more_that_is_missing_than_chance_explains_is_a_regression() -> None:
     assert verdict.basis == "exact"
     (row,) = verdict.failed
     assert row.p_value == pytest.approx(1 / 56)
-    assert row.words.startswith("3 of 3 runs lack it, 0 of 5 before: never above 0.99; more than")
+    assert row.words.startswith("3 of 3 runs lack it, 0 of 5 before, beyond chance (p = 0.018)")
+    assert row.words.endswith(": never above 0.99")
+    (row,) = check([replace(measured[0], values={"a": (NAN,)})], held({"a": whole}, policy)).rows
+    assert "(no two seeds differed before)" in row.words
     assert one(whole, (NAN, NAN, 5.0), policy) == "noise"  # 3 of 28
     assert one((*whole[:4], NAN), (NAN, NAN, NAN), policy) == "noise"  # 5 of 70
     assert one(whole[:1], NAN, policy) == "regressed"  # untested, as any change
@@ -329,7 +332,7 @@ def test_the_worst_comes_first() -> None:
         (1, 1, "tolerances", "no rate of false alarms is promised. 19 new runs"),
         (2, 4, "tolerances", "5 new runs, or more seeds"),
         (2, 5, "exact", "at most 5 % fail, however seeds scatter (2 seeds in the baseline and 5"),
-        (5, 1, "approximate", "where they do not, up to 0.17 may. 2 new runs make it 5 %"),
+        (5, 1, "approximate", "where they do not, up to 17 % may. 2 new runs make it 5 %"),
         (5, 3, "exact", "(5 seeds in the baseline and 3 new can be split in 56 ways)"),
     ],
 )
