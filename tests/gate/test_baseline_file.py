@@ -161,6 +161,14 @@ def test_what_breaks_the_schema_is_named(tmp_path: Path, old: str, new: str, wor
     assert str(path) in str(error.value)
 
 
+def test_a_file_of_before_is_read() -> None:
+    read = parse_baseline(
+        GOOD.replace("version = 1", "version = 1\ntest = { correction = 'holm' }")
+    )
+    assert read.correction == "family-wise"
+    assert 'correction = "family-wise"' in baseline_text(read)
+
+
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(BaselineError, match="Make one with `geomdiag baseline"):
         load_baseline(tmp_path / "none.toml")
