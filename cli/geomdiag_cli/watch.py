@@ -83,15 +83,15 @@ def command(
     )
     view = View(path, quiet=quiet)
     page = None if report is None else _Page(report)
-    look = None
+    looks: list[Look] = []
 
     def see(*, complete: bool = False) -> Look:
-        look = follower.look(complete=complete)
-        view.show(look)
+        looks[:] = [follower.look(complete=complete)]  # kept though a signal ends what follows
+        view.show(looks[0])
         if page is not None:
-            page.show(look)
-        view.warn(look.unsaved, page.problem if page is not None else "")
-        return look
+            page.show(looks[0])
+        view.warn(looks[0].unsaved, page.problem if page is not None else "")
+        return looks[0]
 
     try:
         with _ended_by_signal(), follower, view:
@@ -106,7 +106,9 @@ def command(
                     break
                 time.sleep(interval)
     except KeyboardInterrupt:
-        say(f"Ended. {_where(target, look)}")
+        say(f"Ended. {_where(target, looks[0] if looks else None)}")
+        if page is not None and page.problem:
+            say(f"The page is not current: {page.problem}")
         return
     if look.tree is None or look.problem:
         say(f"Error: {look.problem or 'no checkpoints came'}")

@@ -160,7 +160,12 @@ class Follower:
             return self._unchanged()
         changed = state != self._last or stale
         self._tree, self._last = made, state
-        self._behind = any(LEFT in reasons(node) for node in made.children.values())
+        here = {
+            runs[name].name for name in runs
+        }  # of runs that are gone nothing can be made up for
+        self._behind = any(
+            LEFT in reasons(node) for node in made.children.values() if node.attrs["run"] in here
+        )
         self._taken = {path for name in runs for one in runs[name] for path in paths(one)}
         self._beside = self._files.without(self._taken)
         return Look(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,28 @@ def test_comparing_all_checkpoints_takes_its_share_of_the_time_and_is_made_up_fo
         assert not follower.look(complete=True).behind
     expected = gd.analyze(run, "modadd:p=7", analyzers=options["analyzers"], workers=1)
     xr.testing.assert_identical(gd.load(out)["run"].to_dataset(), expected["run"].to_dataset())
+
+
+def test_what_a_run_that_is_gone_lacks_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geomdiag.live.follow.COMPARING", 1e-9)  # there is never time
+    for run in ("a", "b"):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        saved(tmp_path / "runs" / run, 0, fresh(seed=ord(run)).state_dict())
+    options = {"analyzers": ["fit", "alignment"], "format": "netcdf", "workers": 1}
+    with Follower(
+        tmp_path / "runs", tmp_path / "run.nc", "modadd:p=7", settle=0, **options
+    ) as follower:
+        assert not follower.look().behind
+        for run in ("a", "b"):
+            saved(tmp_path / "runs" / run, 10, fresh(seed=10 + ord(run)).state_dict())
+        assert follower.look().behind
+        shutil.rmtree(tmp_path / "runs" / "b")
+        look = follower.look(complete=True)
+        assert not look.behind
+        assert look.tree is not None
+        assert set(look.tree.children) == {"a", "b"}
 
 
 def test_rows_that_were_chosen_stay_when_their_file_is_removed(
