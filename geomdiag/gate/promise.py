@@ -58,12 +58,13 @@ def notices_of(metrics: Sequence[Runs], basis: Basis, level: float, correction: 
                 f"nothing can fail at the level {level:g}; raise it."
             )
     share = f"{100 * level:g} %"
+    several = "1 metric" if len(tested) == 1 else f"{len(tested)} metrics"
     subject = {
-        "family-wise": f"{len(tested)} metrics tested together: of results without a change, at "
+        "family-wise": f"{several} tested together: of results without a change, at "
         f"most {share} fail",
-        "benjamini-hochberg": f"{len(tested)} metrics tested (Benjamini-Hochberg): at most {share} "
+        "benjamini-hochberg": f"{several} tested (Benjamini-Hochberg): at most {share} "
         "of the regressions told are false, where metrics depend on each other positively",
-        "none": f"{len(tested)} metrics tested, each by itself: at most {share} of results without "
+        "none": f"{several} tested, each by itself: at most {share} of results without "
         "a change fail in a given metric, and more in some metric",
     }[correction]
     if basis == "exact":

@@ -286,9 +286,11 @@ def _decide(row: Row, runs: Runs, chance: Chance, level: float, why: str) -> Row
     what, because = (lack, f": {why}") if lacking else ("beyond the tolerance", "")
     if beyond and tested:
         verdict = "regressed" if chance.adjusted <= level else "noise"
-        told = "beyond chance" if verdict == "regressed" else "not told from chance"
+        told = f"{what}, not told from chance"
+        if verdict == "regressed":
+            told = f"{lack}, beyond chance" if lacking else "beyond tolerance and chance"
         p = f"p = {chance.adjusted:.2g}" if chance.adjusted > 0 else "no two seeds differed before"
-        return replace(row, verdict=verdict, words=f"{what}, {told} ({p}){because}")
+        return replace(row, verdict=verdict, words=f"{told} ({p}){because}")
     if beyond:
         return replace(row, verdict="regressed", words=f"{what}; {_alone(runs)}{because}")
     if math.isnan(chance.change):
