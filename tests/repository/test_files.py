@@ -121,5 +121,5 @@ def test_links_and_paths_of_a_page_exist(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert (ROOT / target).exists(), target
     for path in re.findall(r"`((?:geomdiag|tests|docs|fixtures)/[\w./-]+)`", text):
-        if "NAME" not in path:
+        if "NAME" not in path and not path.startswith("docs/_build/"):  # `make docs` writes it
             assert (ROOT / path).exists(), path
