@@ -12,6 +12,8 @@ __all__ = ["freed_memory_kept"]
 # parameters of mallopt(3)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MEBIBYTE = 2**20
+#: The most that glibc's own adapting threshold comes to; that of trimming is twice it.
+_MOST = 32 * _MEBIBYTE
 
 
 @contextmanager
@@ -27,14 +29,16 @@ def freed_memory_kept() -> Iterator[None]:
     if library is None:
         yield
         return
-    library.mallopt(_MMAP_THRESHOLD, 1024 * _MEBIBYTE)
+    # before 2.35 glibc refuses more than it adapts to itself, and would then adapt no more
+    if not library.mallopt(_MMAP_THRESHOLD, 1024 * _MEBIBYTE):
+        library.mallopt(_MMAP_THRESHOLD, _MOST)
     library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     try:
         yield
     finally:
-        # the most that glibc's own adapting thresholds come to, which setting them has ended
-        library.mallopt(_MMAP_THRESHOLD, 32 * _MEBIBYTE)
-        library.mallopt(_TRIM_THRESHOLD, 64 * _MEBIBYTE)
+        # setting them has ended that they adapt
+        library.mallopt(_MMAP_THRESHOLD, _MOST)
+        library.mallopt(_TRIM_THRESHOLD, 2 * _MOST)
         library.malloc_trim(0)
 
 

@@ -70,3 +70,26 @@ def test_without_glibc_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert allocator._glibc() is None
     with allocator.freed_memory_kept():
         pass
+
+
+def test_what_an_older_glibc_takes_is_set_where_it_refuses_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before 2.35 thresholds above 32 MiB are refused; any other that is set stays as it is."""
+    thresholds = {-3: 128 * 1024}
+
+    class Older:
+        @staticmethod
+        def mallopt(parameter: int, value: int) -> int:
+            if parameter == -3 and value > 32 * 2**20:
+                return 0
+            thresholds[parameter] = value
+            return 1
+
+        @staticmethod
+        def malloc_trim(_: int) -> int:
+            return 1
+
+    monkeypatch.setattr(allocator, "_glibc", Older)
+    with allocator.freed_memory_kept():
+        assert thresholds[-3] == 32 * 2**20
