@@ -46,7 +46,7 @@ FloatArray = NDArray[np.float64]
 #: Where forecasts are missing, for the definitions.
 _OVER = (
     f"missing before step {FIRST}, and where the last held-out accuracy known by this step is "
-    f"{REACHED} or more: then the onset lies behind"
+    f"{REACHED} or more, or without a split that over all inputs 1: then the onset lies behind"
 )
 #: Horizons, as factors on the present step.
 HORIZONS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -133,10 +133,11 @@ def forecast_run(
         generalised within the budget; NaN for a budget beyond 24.5 times the step.
         ``forecast_verdict`` (): the last step's forecast in words.
 
-        NaN before step 10, and where the split is known, in either mode, at the steps at which the
-        run has generalised: whose last known held-out accuracy is 0.99 or more. The onset is
-        behind it then, and chances given that it is still to come mean nothing. No later step is
-        asked whether it stays; where it falls below again, forecasts begin anew.
+        NaN before step 10 and, in either mode, at the steps at which the run has generalised:
+        whose last known held-out accuracy is 0.99 or more or, where the split is not known, whose
+        accuracy over all inputs is 1. The onset is behind it then, and chances given that it is
+        still to come mean nothing. No later step is asked whether it stays; where it falls below
+        again, forecasts begin anew.
     """
     forecasters = load_forecaster() if forecasters is None else forecasters
     steps = np.asarray(dataset["step"].values, dtype=np.int64)
@@ -221,9 +222,11 @@ def _generalised(dataset: xr.Dataset) -> NDArray[np.bool_]:
 
     From this step and earlier ones alone: whether it stays, a forecaster cannot know.
     """
-    known = curve_of(dataset, "accuracy", "held-out accuracy", part="heldout")
+    known, level = curve_of(dataset, "accuracy", "held-out accuracy", part="heldout"), REACHED
+    if not known:  # which inputs are held out is unknown, and no matter where all are right
+        known, level = curve_of(dataset, "accuracy", "accuracy", part="all"), 1.0
     last = np.searchsorted(known.steps, dataset["step"].values, side="right") - 1
-    return (last >= 0) & (np.append(known.values, 0.0)[last] >= REACHED)
+    return (last >= 0) & (np.append(known.values, 0.0)[last] >= level)
 
 
 def _verdict(

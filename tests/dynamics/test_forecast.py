@@ -162,6 +162,7 @@ def test_a_run_that_does_nothing_is_expected_to_do_nothing(fitted: Forecasters) 
 
 def test_without_a_split_there_is_one_mode(fitted: Forecasters) -> None:
     run = a_run(1003, "modadd:p=31").sel(part=["all"])
+    run["accuracy"] = run["accuracy"].clip(max=0.999)
     found = forecast_run(run, forecasters=fitted)
     assert found["forecast_mode"].values.tolist() == ["geometry"]
     assert "from symmetry and geometry alone" in str(found["forecast_verdict"].values)
@@ -198,6 +199,17 @@ def test_a_run_that_starts_solved_has_nothing_to_forecast(fitted: Forecasters) -
     solved = run.isel(step=slice(-20, None))
     solved["accuracy"][:] = 1.0
     found = forecast_run(solved, forecasters=fitted)
+    assert str(found["forecast_verdict"].values) == "has generalised: nothing to forecast"
+
+
+def test_without_a_split_all_inputs_right_leave_nothing_to_forecast(fitted: Forecasters) -> None:
+    run = a_run(1000, "modadd:p=31").isel(part=[0]).assign_coords(part=["all"])
+    right = np.full(run.sizes["step"], 0.995)  # held-out accuracy may be far below
+    right[[30, 31, -1]] = 1.0
+    run["accuracy"].loc[{"part": "all"}] = right
+    found = forecast_run(run, forecasters=fitted)
+    missing = np.isnan(found["onset"].sel(forecast_mode="geometry").values).all(axis=1)
+    assert missing.tolist() == ((right == 1.0) | (run["step"].values < 10)).tolist()
     assert str(found["forecast_verdict"].values) == "has generalised: nothing to forecast"
 
 
