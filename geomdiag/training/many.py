@@ -17,6 +17,7 @@ from geomdiag.tasks.contract import Task
 from geomdiag.training import files
 from geomdiag.training.recipe import PRIORS, Recipe
 from geomdiag.training.recording import Progress
+from geomdiag.training.sizes import check_sizes
 from geomdiag.training.stack import HIDDEN_BYTES, networks_at_once, program
 from geomdiag.training.trainer import choose_device, train_together
 
@@ -159,6 +160,7 @@ def train_all(
     for recipe in recipes:
         try:
             tasks.append(recipe.build_task())
+            check_sizes(recipe, tasks[-1], choose_device(recipe, device))
             files.check_folder(out, recipe, tasks[-1].name)
         except RecipeError as error:
             raise RecipeError(f"{recipe.name}: {error}") from error

@@ -24,7 +24,7 @@ from geomdiag.tasks.contract import Composition, Equivalence, Symmetry, Task
 from geomdiag.training.draws import Draws
 from geomdiag.training.networks import StackedNetwork, look_up
 
-__all__ = ["SymmetryPrompt"]
+__all__ = ["SymmetryPrompt", "check_all_instances"]
 
 IntArray = NDArray[np.int64]
 
@@ -164,8 +164,7 @@ class SymmetryPrompt:
         self.tuples, self.seeds = tuples, len(seeds)
         self.table = torch.from_numpy(np.ascontiguousarray(task.inputs.T)).to(device)
         if not tuples:
-            for symmetry in self.symmetries:
-                _check_size(task, symmetry, len(seeds))
+            check_all_instances(task, names, len(seeds))
             return
         self.instances = [
             _Pairs(one, device) if isinstance(one, Equivalence) else _Triples(one, device)
@@ -270,15 +269,31 @@ class SymmetryPrompt:
         return losses
 
 
-def _check_size(task: Task, symmetry: Symmetry, seeds: int) -> None:
-    """Refuse all instances of a composition where their outputs would fill the memory."""
-    if isinstance(symmetry, Equivalence):
-        return  # the closed form takes each input once
-    wide = task.classes if symmetry.sums is None else int((symmetry.sums >= 0).sum())
-    count = len(symmetry.whole)
-    if seeds * count * wide > _MOST:
-        raise RecipeError(
-            f"[auxiliary] tuples: found 0, which is all {count} instances of {symmetry.name} in "
-            f"{task.name}; with {seeds} seeds expected at most {_MOST // (seeds * wide)}. Have "
-            "some drawn at each step instead, for example tuples = 512"
-        )
+def check_all_instances(task: Task, names: Sequence[str], seeds: int) -> None:
+    """Refuse all instances of a composition where their outputs would fill the memory.
+
+    Parameters
+    ----------
+    task : Task
+        Whose symmetries.
+    names : sequence of str
+        Names of symmetries.
+    seeds : int
+        Number of networks.
+
+    Raises
+    ------
+    RecipeError
+        If there are too many of one.
+    """
+    for _, symmetry in _chosen(task, names):
+        if isinstance(symmetry, Equivalence):
+            continue  # the closed form takes each input once
+        wide = task.classes if symmetry.sums is None else int((symmetry.sums >= 0).sum())
+        count = len(symmetry.whole)
+        if seeds * count * wide > _MOST:
+            raise RecipeError(
+                f"[auxiliary] tuples: found 0, which is all {count} instances of {symmetry.name} "
+                f"in {task.name}; with {seeds} seeds expected at most {_MOST // (seeds * wide)}. "
+                "Have some drawn at each step instead, for example tuples = 512"
+            )

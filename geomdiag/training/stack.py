@@ -266,17 +266,22 @@ class Stack:
                 warnings.simplefilter("ignore")  # of torch, about how it reads the code
                 for _ in range(_COMPARED):
                     self._hold_against(wanted)
-        except (RuntimeError, OSError, ImportError) as error:
-            self._groups = written
-            raise RecipeError(
-                f"compile: torch cannot compile the step here ({str(error).splitlines()[0]}). On a "
-                "CPU it needs a C++ compiler such as g++, on a GPU Triton; install it, or train "
-                "without compile"
-            ) from error
         except RecipeError:
-            self._groups = written
+            self._written_again(written)
             raise
+        except Exception as error:  # of torch, Triton or a compiler: each has its own
+            self._written_again(written)
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise RecipeError(
+                f"compile: torch cannot compile the step here ({reason}). On a CPU it needs a C++ "
+                "compiler such as g++, on a GPU Triton; install it, or train without compile"
+            ) from error
         self.compiled = True
+
+    def _written_again(self, written: list[_Group]) -> None:
+        """Go back to the step as it is written; on a GPU a captured one holds its memory."""
+        self._groups = written
+        torch.compiler.reset()
 
     def _first_step(self) -> tuple[Tensor, list[Tensor]]:
         """Return losses and gradients of a step from where the networks are."""

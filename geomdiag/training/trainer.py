@@ -14,6 +14,7 @@ from geomdiag.training.allocator import freed_memory_kept
 from geomdiag.training.reading import load_recipe
 from geomdiag.training.recipe import Recipe
 from geomdiag.training.recording import Progress, Recording
+from geomdiag.training.sizes import check_sizes
 from geomdiag.training.stack import Stack
 
 __all__ = ["choose_device", "train", "train_together"]
@@ -184,6 +185,8 @@ def train_together(
                     Progress(step=last, steps=last, seeds=seeds, recipes=names, message=message)
                 )
         return folders
+    for recipe, task in zip(recipes, tasks, strict=True):
+        check_sizes(recipe, task, chosen)
     with _threads(threads), freed_memory_kept():
         stack = Stack(recipes, tasks[0], chosen)
         training = Recording(stack, recipes, tasks[0], out)

@@ -350,6 +350,39 @@ def test_wrong_calls_are_refused_before_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (small("mlp", model={"d_hidden": 10**11}), r"\[model\]: found sizes .* GB of this machine"),
+        (
+            small(task="graph:lattice-7x7", auxiliary={"kind": "triangle", "tuples": 0}),
+            r"\[auxiliary\] tuples: found 0, which is all",
+        ),
+    ],
+    ids=["network", "instances"],
+)
+def test_what_cannot_fit_is_refused_before_anything_trains(
+    tmp_path: Path, bad: Recipe, words: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"^bad: {words}"):
+        train_all([small(), replace(bad, name="bad")], tmp_path)
+    with pytest.raises(RecipeError, match=f"^{words}"):
+        train(bad, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_compiler_may_fail_in_any_way_and_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fails)
+    with pytest.raises(RecipeError, match=r"cannot compile the step here \(AssertionError\)"):
+        train(small(), tmp_path, compile=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_compiled_training_is_the_same_but_for_rounding(tmp_path: Path) -> None:
     (recipe,) = doubled([small(training={"seeds": 2})])
     train(recipe, tmp_path / "plain")
