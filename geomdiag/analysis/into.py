@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from geomdiag.analysis.plan import Progress
+    from geomdiag.analysis.result import Job
     from geomdiag.checkpoints.runs import Runs
     from geomdiag.checkpoints.series import Series
     from geomdiag.tasks.contract import Task
@@ -103,11 +104,12 @@ def extend(
     workers: int | None = None,
     progress: Progress | None = None,
     compare: bool = True,
+    choose_rows: Callable[[Sequence[Job]], None] | None = None,
     **options: Any,
 ) -> xr.DataTree:
     """Do as `analyze_into` for a caller that has the lock and the journal.
 
-    `compare`: also what compares the checkpoints of a run, at the cost of reading them all.
+    `compare`, `choose_rows`: as in `geomdiag.analysis.run.carry_out`.
     """
     from geomdiag.checkpoints import open_runs
 
@@ -131,7 +133,9 @@ def extend(
         book.clear()
     book.open()
     try:
-        tree = carry_out(work, workers, previous, progress, book, compare=compare)
+        tree = carry_out(
+            work, workers, previous, progress, book, compare=compare, choose_rows=choose_rows
+        )
         if previous is not None and analysed(previous) and not analysed(tree):
             raise StoreError(
                 f"none of the checkpoints could be analysed ({first_error(tree)}), and {target} "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -180,10 +180,12 @@ def carry_out(
     journal: Journal | str | os.PathLike[str] | None,
     *,
     compare: bool = True,
+    choose_rows: Callable[[Sequence[Job]], None] | None = None,
 ) -> xr.DataTree:
     """Do what is not in `previous` or in the journal yet, and return the whole.
 
     `compare`: also what compares the checkpoints of a run, at the cost of reading them all.
+    `choose_rows`: takes the runs when their rows are there, and may take out some of these.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
@@ -193,6 +195,8 @@ def carry_out(
         _reuse(job, previous, book)
     with Crew([job.plan for job in jobs], workers) as crew:
         _measure_steps(jobs, crew, book, progress)
+        if choose_rows is not None:
+            choose_rows(jobs)
         _measure_runs(jobs, crew, compare)
     nodes = add_coordinates({job.node: run_dataset(job) for job in jobs}, jobs)
     root = xr.Dataset(attrs=root_attrs(work.task, work.chosen, work.model, jobs, work.notices))
@@ -306,11 +310,12 @@ def _measure_runs(jobs: Sequence[Job], crew: Crew, compare: bool) -> None:
         good = [number for number, row in enumerate(job.rows) if row and row.status != "failed"]
         left = LEFT in job.reasons.values()
         whole = job.old is not None and not left and len(job.old["step"]) == len(job.rows)
-        if job.old is not None and whole and not job.fresh:
-            kept = rows_of(job.old, frozenset(names))
-            for row in job.rows:
-                if row is not None and (row.step, row.digest) in kept:
-                    row.values.update(kept[row.step, row.digest].values)
+        kept = rows_of(job.old, frozenset(names)) if job.old is not None and whole else {}
+        done = [row for row in job.rows if row is not None and row.status != "failed"]
+        # a row of the journal is not fresh, and yet may be in no earlier result
+        if whole and not job.fresh and all((row.step, row.digest) in kept for row in done):
+            for own in done:
+                own.values.update(kept[own.step, own.digest].values)
         elif not compare:
             job.reasons.update((one.name, LEFT) for one in job.plan.analyzers if one.scope == "run")
         else:

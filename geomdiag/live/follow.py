@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,11 +14,12 @@ from geomdiag._lock import Lock
 from geomdiag.analysis.gone import Gone
 from geomdiag.analysis.run import LEFT
 from geomdiag.checkpoints.runs import Runs, open_runs
-from geomdiag.checkpoints.series import Checkpoint, Series
+from geomdiag.checkpoints.series import Checkpoint
 from geomdiag.checkpoints.steps import read_stem
 from geomdiag.errors import CheckpointError, StoreError
+from geomdiag.live.earlier import Earlier
 from geomdiag.live.files import Files, Stamp
-from geomdiag.live.known import Known, known, paths, removed
+from geomdiag.live.known import paths, with_removed
 from geomdiag.live.looks import Look, entries, fresh_rows, reasons
 from geomdiag.live.retry import Retry
 from geomdiag.live.spare import SpareJournal
@@ -293,8 +294,9 @@ class Follower:
 
         # what a look that was cut short left, of checkpoints that may be gone since
         left = self._book.steps() if self._tree is None else {}
+        earlier = Earlier(self.out, before, left, self._book, self._written)
         checkpoints = {
-            name: self._checkpoints(runs[name], before, left.get(runs[name].name, {}))
+            name: with_removed(runs[name], earlier.told(runs[name].name), self._digest_of)
             for name in runs
         }
         series = {name: replace(runs[name], checkpoints=checkpoints[name]) for name in runs}
@@ -309,6 +311,7 @@ class Follower:
 
         def remember(tree: xr.DataTree) -> xr.DataTree:
             made.append(tree if self._finish is None else self._finish(tree))
+            earlier.mark(made[0])
             if compare:
                 now = time.monotonic()
                 self._compared = now + (now - measured[-1]) * (1 / COMPARING - 1)
@@ -325,6 +328,7 @@ class Follower:
                 force=anew and not gone,
                 keep=True,
                 compare=compare,
+                choose_rows=earlier.leave_out,
                 progress=count,
                 finish=remember,
                 **self._options,
@@ -334,31 +338,13 @@ class Follower:
                 self._digests[self._stamps(one)] = one.memory["digest"]
         return made[0] if made else None
 
-    def _checkpoints(
-        self, series: Series, before: xr.DataTree | None, left: Mapping[int, str]
-    ) -> list[Known]:
-        """Return a run's checkpoints, with their digests where these are known already.
+    def _digest_of(self, checkpoint: Checkpoint) -> str:
+        """Return a checkpoint's digest if it is known already, else an empty string."""
+        return "" if checkpoint.member else self._digests.get(self._stamps(checkpoint), "")
 
-        Those that an earlier result or the journal (`left`) has and the folder has no more are
-        among them: their rows are taken from there.
-        """
-        told: dict[int, str] = {}
-        for node in before.children.values() if before is not None else ():
-            if node.attrs.get("run") != series.name:
-                continue
-            rows = entries(node, "digest", "status")
-            told |= {step: digest for step, digest, status in rows if status != "failed" and digest}
-        told |= left
-        found: list[Known] = []
-        for one in series:
-            if one.error and one.step in told and not one.path.exists():
-                continue  # removed between listing and opening
-            digest = "" if one.member else self._digests.get(self._stamps(one), "")
-            found.append(known(one, digest, told.pop(one.step, "")))
-        found += [
-            removed(series.path / f"step {step}", step, digest) for step, digest in told.items()
-        ]
-        return sorted(found, key=lambda one: one.step)
+    def _written(self, checkpoint: Checkpoint) -> int:
+        """Return when the last file of a checkpoint was changed."""
+        return max(changed for _, (_, changed) in self._stamps(checkpoint))
 
     # --- what is told --------------------------------------------------------------------------
 

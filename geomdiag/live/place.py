@@ -88,13 +88,17 @@ class Place:
 
     def set_aside(self, tree: xr.DataTree, word: str) -> Path:
         """Write a result beside this one, where nothing lies yet; return where."""
-        path, number = self.path, 1
-        stem = path.name.removesuffix(path.suffix)
-        aside = path.with_name(f"{stem}.{word}{path.suffix}")
-        while aside.exists():
-            number += 1
-            aside = path.with_name(f"{stem}.{word}~{number}{path.suffix}")
-        return store.save(tree, aside, _format(aside))
+        return set_aside(self.path, tree, word)
+
+
+def set_aside(path: Path, tree: xr.DataTree, word: str) -> Path:
+    """Write a result beside the one at `path`, where nothing lies yet; return where."""
+    stem, number = path.name.removesuffix(path.suffix), 1
+    aside = path.with_name(f"{stem}.{word}{path.suffix}")
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{stem}.{word}~{number}{path.suffix}")
+    return store.save(tree, aside, _format(aside))
 
 
 def _format(path: Path) -> store.Format:
