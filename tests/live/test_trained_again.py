@@ -235,7 +235,7 @@ def test_other_runs_are_left_alone(place: Place) -> None:
     assert set(gd.load(place.out.with_name("run.earlier.nc")).children) == {"a"}
 
 
-def killed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed(place: Place, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
     """Look, and be killed when all is measured."""
     place.end()
     with monkeypatch.context() as patch:
@@ -243,7 +243,7 @@ def killed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
             "geomdiag.analysis.run._measure_runs", lambda *_: (_ for _ in ()).throw(SystemExit)
         )
         with pytest.raises(SystemExit):
-            place.look()
+            place.look(**options)
     place.end()
 
 
@@ -301,6 +301,20 @@ def test_milestones_end_no_rows_of_the_journal(
         warnings.simplefilter("error")
         place.look()
     assert place.steps() == [0, 10, 20, 30, 40]
+
+
+def test_what_compares_checkpoints_knows_rows_of_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, restarted=True)
+    options = {"analyzers": ["fit", "alignment"]}
+    place.write(1, 0, 10)
+    place.look(**options)
+    place.write(2, 10)  # as many rows as before
+    killed(place, monkeypatch, **options)
+    place.look(**options)
+    expected = gd.analyze(place.run.parent, "modadd:p=7", analyzers=options["analyzers"], workers=1)
+    xr.testing.assert_identical(place.result()["alignment"], expected["a"]["alignment"])
 
 
 def test_what_compares_checkpoints_is_of_the_later_training(tmp_path: Path) -> None:
