@@ -243,6 +243,7 @@ class Journal:
 
 
 def _write_zarr(tree: xr.DataTree, path: Path) -> None:
+    import zarr
     from zarr.codecs import ZstdCodec
 
     prepared = _prepare(tree)
@@ -262,7 +263,10 @@ def _write_zarr(tree: xr.DataTree, path: Path) -> None:
         # Zarr-python warns that text and consolidated metadata may yet change in its
         # specification; there is nothing a user could do about it.
         warnings.simplefilter("ignore")
-        prepared.to_zarr(path, mode="w-", zarr_format=3, consolidated=True, encoding=encoding)
+        # Consolidated once, at the end: xarray does it after each node, each time for the whole
+        # store, which takes the square of the number of runs.
+        prepared.to_zarr(path, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+        zarr.consolidate_metadata(path, zarr_format=3)
     _sort_consolidated(path / "zarr.json")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -70,6 +71,33 @@ def test_plain_xarray_opens_it_without_a_warning(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         with xr.open_datatree(tmp_path / "r.zarr", engine="zarr") as opened:
             assert opened["a b[1]"]["status"].values[1] == "failed"
+
+
+def test_the_whole_store_is_gone_through_once_however_many_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import zarr
+
+    one = tree(steps=2)["a b[1]"].to_dataset()
+    many = xr.DataTree.from_dict({"/": xr.Dataset(), **{f"/seed={n}": one for n in range(3)}})
+    consolidate, calls = zarr.consolidate_metadata, []
+    monkeypatch.setattr(
+        zarr, "consolidate_metadata", lambda *a, **k: calls.append(a) or consolidate(*a, **k)
+    )
+    path = store.save(many, tmp_path / "r.zarr")
+    assert len(calls) == 1
+    listed = json.loads((path / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
+    there = {
+        file.parent.relative_to(path).as_posix(): json.loads(file.read_text())
+        for file in path.glob("*/**/zarr.json")
+    }
+    assert list(listed) == sorted(there)
+    for name, own in there.items():
+        # a group's entry says besides that it has no list of its own
+        assert {**listed[name], "consolidated_metadata": None} == {
+            **own,
+            "consolidated_metadata": None,
+        }
 
 
 @pytest.mark.parametrize("format", FORMATS)
