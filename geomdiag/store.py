@@ -14,7 +14,6 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -284,13 +283,10 @@ def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
 
     _need_h5netcdf()
     prepared = _prepare(tree)
-    if signature(xr.DataTree.to_netcdf).parameters["filepath"].default is not None:
-        # an earlier xarray, which writes to a path alone
-        prepared.to_netcdf(path, mode="w", engine="h5netcdf", format="NETCDF4")
-        return
     # Made in memory: where the disk is full HDF5 does not raise alone, it brings the process
-    # down, with the training that is watched in it.
-    image = prepared.to_netcdf(None, engine="h5netcdf", format="NETCDF4")
+    # down, with the training that is watched in it. A copy, as the view that xarray gives keeps
+    # its buffer open, and a failure to write would keep the view.
+    image = bytes(prepared.to_netcdf(None, engine="h5netcdf", format="NETCDF4"))
     path.write_bytes(image)
 
 

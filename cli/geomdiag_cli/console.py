@@ -132,7 +132,8 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # else an older rich ends the line that it did not begin
+            self._bar.stop()
 
 
 def print_json(value: Any) -> None:

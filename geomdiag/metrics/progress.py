@@ -328,7 +328,7 @@ def gradient_symmetricity(
 
     def add(left: Any, right: Any) -> None:
         nonlocal total, count
-        left, right = left.double(), right.double()
+        left, right = left.detach().double(), right.detach().double()
         norm = left.norm(dim=-1) * right.norm(dim=-1)
         real = norm > 0
         total += float(((left * right).sum(dim=-1)[real] / norm[real]).sum())

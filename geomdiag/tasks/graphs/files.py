@@ -299,12 +299,13 @@ def _read_adjacency(path: Path, where: str) -> Graph:
                     "one, or one that is named 'adjacency'."
                 )
             dense = stored[chosen]
-    matrix = sparse.coo_array(sparse.load_npz(path) if dense is None else np.atleast_2d(dense))
+    matrix = sparse.load_npz(path) if dense is None else np.atleast_2d(dense)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind not in "biuf":
         raise TaskError(
             f"{where} holds an array of shape {matrix.shape} and type {matrix.dtype}; expected a "
             "square matrix of numbers, nodes by nodes."
         )
+    matrix = sparse.coo_array(matrix)
     nodes = int(matrix.shape[0])
     if nodes > MAX_NODES:
         return from_arrays(nodes, np.empty((0, 2), dtype=np.int64), None, where)  # says so
