@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,10 +81,14 @@ def test_the_whole_store_is_gone_through_once_however_many_runs(
 
     one = tree(steps=2)["a b[1]"].to_dataset()
     many = xr.DataTree.from_dict({"/": xr.Dataset(), **{f"/seed={n}": one for n in range(3)}})
-    consolidate, calls = zarr.consolidate_metadata, []
-    monkeypatch.setattr(
-        zarr, "consolidate_metadata", lambda *a, **k: calls.append(a) or consolidate(*a, **k)
-    )
+    consolidate = zarr.consolidate_metadata
+    calls: list[object] = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        return consolidate(*arguments, **options)
+
+    monkeypatch.setattr(zarr, "consolidate_metadata", counted)
     path = store.save(many, tmp_path / "r.zarr")
     assert len(calls) == 1
     listed = json.loads((path / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
