@@ -279,8 +279,6 @@ def _sort_consolidated(path: Path) -> None:
 
 
 def _write_netcdf(tree: xr.DataTree, path: Path) -> None:
-    import xarray as xr
-
     _need_h5netcdf()
     prepared = _prepare(tree)
     # Made in memory: where the disk is full HDF5 does not raise alone, it brings the process
