@@ -205,16 +205,22 @@ def _p_values(
     strata: dict[tuple[str, int, int], list[int]] = {}
     for place, runs in enumerate(metrics):
         strata.setdefault(runs.stratum, []).append(place)
-    tables = [np.stack([rarities[i] for i in places], axis=1) for places in strata.values()]
-    order = np.concatenate([np.array(places) for places in strata.values()])
-    single, joint = np.empty(len(metrics)), np.empty(len(metrics))
-    single[order] = np.concatenate([alone(table) for table in tables])
-    joint[order] = np.concatenate(together(tables))
+    least = np.array([least_p(runs) for runs in metrics])
+    single = np.array([alone(one[:, None])[0] for one in rarities])
+    joint = single.copy()
+    # Metrics that cannot fail whatever their values are no part of the family (Tarone 1990,
+    # doi:10.2307/2531456): a mirrored split as rare as theirs would keep others from failing.
+    able = np.ones(len(metrics), dtype=bool) if approximate else least <= level * (1 + _ROUNDING)
+    groups = [
+        some for places in strata.values() if (some := [place for place in places if able[place]])
+    ]
+    tables = [np.stack([rarities[place] for place in some], axis=1) for some in groups]
+    for some, adjusted in zip(groups, together(tables), strict=True):
+        joint[some] = adjusted
     exact = joint if correction == "family-wise" else adjust(single, correction)
     if not approximate:
         return single, exact
     # the worst of all splits, and rare by Student's t besides
-    least = np.array([least_p(runs) for runs in metrics])
     extreme = np.where(correction == "family-wise", joint, single)
     worst = extreme <= np.maximum(least, level) * (1 + _ROUNDING)
     by_t = np.array([one[0] for one in rarities])

@@ -271,3 +271,18 @@ def test_with_too_few_runs_both_the_splits_and_students_t_must_find_it_rare() ->
     assert far < 0.05
     assert chance([*many, 1.3])[1] == pytest.approx(MARGIN * far)
     assert chance([*many[:-1], 1.3, 1.25])[1] > 0.05
+
+
+def test_metrics_that_cannot_fail_keep_no_other_from_failing() -> None:
+    """Three against three, the mirrored split of a metric with two bad directions is as rare."""
+    far = np.array([1.0, 1.01, 0.99, 60.0, 61.0, 59.0])
+    moved = np.array([0.5, 0.5001, 0.4999, 0.4, 0.4001, 0.3999])
+    higher = Runs("s", far, 3, 3, Policy("higher", absolute=0.1))
+    either = Runs("s", moved, 3, 3, Policy("either", absolute=0.02))
+    basis, (one, other) = weigh([higher, either], level=0.05, correction="family-wise")
+    assert basis == "exact"
+    assert one.adjusted == pytest.approx(1 / 20)
+    assert other.adjusted == pytest.approx(2 / 20)
+    # at a level that both can reach, both count
+    _, (one, other) = weigh([higher, either], level=0.1, correction="family-wise")
+    assert one.adjusted == other.adjusted == pytest.approx(2 / 20)
