@@ -246,7 +246,7 @@ class StackedTransformer(StackedNetwork):
             for table in tables:
                 score = (split(table[..., :d]) * query).sum(-1)
                 rows.append(torch.cat([score, table[..., d:]], dim=-1))
-            found = [look_up(row, index) for row, index in zip(rows, inputs, strict=False)]
+            found = [look_up(row, index) for row, index in zip(rows[:-1], inputs, strict=True)]
             found.append(rows[-1].expand(-1, inputs.shape[-1], -1))
             scores = torch.stack([row[..., :heads] for row in found], dim=-1)
             values = [split(row[..., heads:]) for row in found]
