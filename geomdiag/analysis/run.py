@@ -191,8 +191,9 @@ def carry_out(
         raise ValueError(f"workers must be at least 1, not {workers}")
     jobs = work.jobs
     book = _open(journal)
+    entries = set() if book is None else book.keys()
     for job in jobs:
-        _reuse(job, previous, book)
+        _reuse(job, previous, book, entries)
     with Crew([job.plan for job in jobs], workers) as crew:
         _measure_steps(jobs, crew, book, progress)
         if choose_rows is not None:
@@ -232,8 +233,10 @@ def _open(journal: Journal | str | os.PathLike[str] | None) -> Journal | None:
 # --- finished steps ----------------------------------------------------------------------------
 
 
-def _reuse(job: Job, previous: xr.DataTree | None, book: Journal | None) -> None:
-    """Fill in the rows that an earlier analysis left."""
+def _reuse(
+    job: Job, previous: xr.DataTree | None, book: Journal | None, entries: set[str]
+) -> None:
+    """Fill in the rows that an earlier analysis left; `entries` are the journal's."""
     kept: dict[tuple[int, str], Row] = {}
     if previous is not None:
         for node in previous.children.values():
@@ -244,7 +247,6 @@ def _reuse(job: Job, previous: xr.DataTree | None, book: Journal | None) -> None
         of_steps = {v for one in job.plan.analyzers if one.scope == "step" for v in one.variables}
         kept = rows_of(job.old, frozenset(of_steps))
         job.reasons.update(json.loads(job.old.attrs.get("not_computed", "{}")))
-    entries = book.keys() if book is not None else set()
     if not kept and not entries:
         return
     steps_kept = {step for step, _ in kept}
