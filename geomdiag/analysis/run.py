@@ -233,9 +233,7 @@ def _open(journal: Journal | str | os.PathLike[str] | None) -> Journal | None:
 # --- finished steps ----------------------------------------------------------------------------
 
 
-def _reuse(
-    job: Job, previous: xr.DataTree | None, book: Journal | None, entries: set[str]
-) -> None:
+def _reuse(job: Job, previous: xr.DataTree | None, book: Journal | None, entries: set[str]) -> None:
     """Fill in the rows that an earlier analysis left; `entries` are the journal's."""
     kept: dict[tuple[int, str], Row] = {}
     if previous is not None:
