@@ -295,14 +295,15 @@ class Stack:
         def squared(gradients: list[Tensor]) -> Tensor:  # norm of each network's
             return torch.stack([one.flatten(1).square().sum(1) for one in gradients]).sum(0)
 
-        def greatest(relative: Tensor) -> float:
+        def greatest(difference: Tensor, size: Tensor) -> float:
             # what is not finite as it is written is not what is looked for here
+            relative = torch.where(difference == 0, 0.0, difference / size)
             relative = relative[wanted[0].isfinite()].nan_to_num(nan=torch.inf)
             return relative.max().item() if len(relative) else 0.0
 
         difference = [ours - theirs for ours, theirs in zip(found[1], wanted[1], strict=True)]
-        loss = greatest((found[0] - wanted[0]).abs() / wanted[0].abs())
-        gradient = greatest((squared(difference) / squared(wanted[1])).sqrt())
+        loss = greatest((found[0] - wanted[0]).abs(), wanted[0].abs())
+        gradient = greatest(squared(difference).sqrt(), squared(wanted[1]).sqrt())
         if loss > _LOSS_DIFFERENCE or gradient > _GRADIENT_DIFFERENCE:
             raise RecipeError(
                 f"compile: the step that torch compiled here gives other numbers: losses differ by "
