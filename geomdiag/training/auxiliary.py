@@ -17,7 +17,7 @@ from torch import Tensor
 from geomdiag.tasks.contract import Task
 from geomdiag.training.draws import Draws
 from geomdiag.training.networks import StackedNetwork
-from geomdiag.training.recipe import CONSISTENCY, PRIORS, Recipe
+from geomdiag.training.recipe import PRIORS, Recipe
 
 __all__ = ["Auxiliary", "Lipschitz", "Prompt", "SpectralPrior", "build_auxiliary"]
 
@@ -184,8 +184,8 @@ class Prompt(Auxiliary):
         Whose symmetries.
     seeds : sequence of int
         Of the networks.
-    kind : str
-        Which: a symmetry or ``"consistency"``.
+    symmetries : sequence of str
+        Names of those that are prompted.
     tuples : int
         Instances drawn each step; 0: all.
     device : torch.device
@@ -198,15 +198,14 @@ class Prompt(Auxiliary):
         task: Task,
         seeds: Sequence[int],
         *,
-        kind: str,
+        symmetries: Sequence[str],
         tuples: int,
         device: torch.device,
     ) -> None:
         from geomdiag.training.prompts import SymmetryPrompt
 
         self.network = network
-        names = CONSISTENCY if kind == "consistency" else (kind,)
-        self.prompt = SymmetryPrompt(task, names, tuples, seeds, device)
+        self.prompt = SymmetryPrompt(task, symmetries, tuples, seeds, device)
 
     def losses(self, parameters: Mapping[str, Tensor], step: int) -> Tensor:
         """Return the violation of each seed; see `Auxiliary.losses`."""
@@ -250,4 +249,6 @@ def build_auxiliary(
         )
     if asked.kind in PRIORS:
         return SpectralPrior(asked.kind, network, task.tokens)
-    return Prompt(network, task, seeds, kind=asked.kind, tuples=asked.tuples, device=device)
+    return Prompt(
+        network, task, seeds, symmetries=asked.symmetries, tuples=asked.tuples, device=device
+    )

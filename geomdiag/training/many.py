@@ -15,7 +15,7 @@ from typing import Any
 from geomdiag.errors import GeomdiagError, RecipeError
 from geomdiag.tasks.contract import Task
 from geomdiag.training import files
-from geomdiag.training.recipe import PRIORS, Recipe
+from geomdiag.training.recipe import Recipe
 from geomdiag.training.recording import Progress
 from geomdiag.training.sizes import check_sizes
 from geomdiag.training.stack import HIDDEN_BYTES, networks_at_once, program
@@ -83,7 +83,7 @@ def plan(
         count = len(recipe.training.seeds)
         auxiliary = recipe.auxiliary
         # what is taken over all instances fills the memory as it is
-        heavy = auxiliary and auxiliary.kind not in PRIORS and not auxiliary.tuples
+        heavy = auxiliary and auxiliary.symmetries and not auxiliary.tuples
         place = choose_device(recipe, device).type
         key = (program(recipe), place)
         group, room = open_groups.get(key, ([], 0))

@@ -258,6 +258,13 @@ class AuxiliaryLoss:
         if self.kind in ("nuclear", "entropy"):
             check_idle(self, "[auxiliary] tuples", "kind = 'lipschitz' or a symmetry")
 
+    @property
+    def symmetries(self) -> tuple[str, ...]:
+        """Names of the task's symmetries that are prompted; none of a prior."""
+        if self.kind in PRIORS:
+            return ()
+        return CONSISTENCY if self.kind == "consistency" else (self.kind,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:

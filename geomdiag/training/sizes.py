@@ -11,7 +11,7 @@ from geomdiag.errors import RecipeError
 from geomdiag.tasks.contract import Task
 from geomdiag.training.networks import build_network
 from geomdiag.training.prompts import check_all_instances
-from geomdiag.training.recipe import CONSISTENCY, PRIORS, Recipe
+from geomdiag.training.recipe import Recipe
 
 __all__ = ["check_sizes"]
 
@@ -49,9 +49,8 @@ def check_sizes(recipe: Recipe, task: Task, device: torch.device) -> None:
             "GB of this machine; make it narrower, or train fewer seeds at a time"
         )
     asked = recipe.auxiliary
-    if asked is not None and asked.kind not in PRIORS and not asked.tuples:
-        names = CONSISTENCY if asked.kind == "consistency" else (asked.kind,)
-        check_all_instances(task, names, seeds)
+    if asked is not None and asked.symmetries and not asked.tuples:
+        check_all_instances(task, asked.symmetries, seeds)
 
 
 def _memory(device: torch.device) -> int | None:
